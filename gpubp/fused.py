@@ -1,0 +1,307 @@
+"""Fast paths with a slow twin: hand-written backpropagation that its own definition keeps honest.
+
+A fused function is written three times, with one meaning:
+
+1. the *reference*, plain Array API code, which is its definition and is differentiated by the rules;
+2. a *hand-written* forward and backward, in Array API code too, for arrays of any library;
+3. *overrides* of these for one library, registered by `gpubp.kernels`.
+
+The fastest that applies is taken at the forward and again at the backward pass. `gpubp.testing` checks that all
+agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+
+from .array import Array, freeze
+from .namespace import twin_of
+from .transform import vjp
+from .tree import leaves, map_leaves, rebuild
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Implementation(NamedTuple):
+    """A forward and its backward.
+
+    ``forward(xp, needs, *args, **static)`` gives ``(out, residuals)``; ``needs`` says for each argument whether
+    its gradient is wanted. ``backward(xp, needs, g, residuals, **static)`` gives the cotangents of the arguments,
+    anything for those not needed. Either may return NotImplemented from its forward to decline a call.
+    """
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
+#: Every fused function by name, as `gpubp.kernels` and the op catalogue find them.
+FUSED: dict[str, Fused[Any, Any]] = {}
+
+_loaded: set[str] = set()
+
+
+class Fused(Generic[P, R]):
+    """A function with a reference, a hand-written backward pass and overrides; made by `fused`."""
+
+    def __init__(self, reference: Callable[P, R], forward: Callable[..., Any]) -> None:
+        update_wrapper(self, reference)
+        self.name = forward.__name__
+        self.reference = reference
+        self._forward = forward
+        self.written: Implementation | None = None
+        self.overrides: dict[str, Implementation] = {}
+        FUSED[self.name] = self
+
+    def backward(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Register, as a decorator, the hand-written backward pass."""
+        self.written = Implementation(self._forward, function)
+        return function
+
+    def override(self, library: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Replace both passes for the arrays of one library, named as in `gpubp.device.library`."""
+        self.overrides[library] = Implementation(forward, backward)
+
+    def __call__(self, *args: P.args, **static: P.kwargs) -> R:
+        tape: Any = None
+        for x in args:
+            if type(x) is Array and (tape is None or x.tape.level > tape.level):
+                tape = x.tape
+        if tape is None or not tape.level:
+            return self._constant(tape, args, static)  # type: ignore[return-value]
+        values: list[Any] = []
+        parents: list[int | None] = []
+        for x in args:
+            parent = None
+            if type(x) is Array:
+                if x.tape is tape:
+                    parent = x.node
+                elif x.node is not None:
+                    return self.reference(*args, **static)  # an outer transform is at work here too
+                x = x.data
+                if type(x) is Array:
+                    return self.reference(*args, **static)
+            values.append(x)
+            parents.append(parent)
+        ns = tape.ns
+        needs = tuple([p is not None for p in parents])
+        out, residuals, used = self._run(ns, needs, values, static)
+        kept = values if tape.keep_arguments else None
+        record = _Record(self, used, ns, needs, parents, residuals, kept, static)
+        records = tape.records
+        if type(out) is not tuple:
+            records.append(record)
+            return Array(out, tape, len(records) - 1)  # type: ignore[return-value]
+        first = len(records)
+        records.extend([None] * (len(out) - 1))
+        record.outputs = len(out)
+        records.append(record)
+        return tuple(Array(o, tape, first + k) for k, o in enumerate(out))  # type: ignore[return-value]
+
+    def _constant(self, tape: Any, args: tuple[Any, ...], static: dict[str, Any]) -> Any:
+        if tape is not None:
+            args = tuple(x.data if type(x) is Array else x for x in args)
+        ns = twin_of(next(x for x in args if hasattr(x, "dtype")))
+        out, _, _ = self._run(ns, (False,) * len(args), args, static)
+        return out if tape is None else map_leaves(tape.ns.constant, out)
+
+    def _run(self, ns: Any, needs: tuple[bool, ...], values: Any, static: Any) -> tuple[Any, Any, Implementation]:
+        library = ns.library
+        if library not in _loaded:
+            load_kernels(library)
+        written = self.written
+        assert written is not None, f"fused function {self.name} has no backward"
+        used = self.overrides.get(library, written)
+        result = used.forward(ns.raw, needs, *values, **static)
+        if result is NotImplemented:
+            used = written
+            result = used.forward(ns.raw, needs, *values, **static)
+        return *result, used
+
+
+def load_kernels(library: str) -> None:
+    """Import the overrides for a library, when its arrays are first met."""
+    _loaded.add(library)
+    name = f"{__package__}.kernels.{library}"
+    if find_spec(f"{__package__}.kernels") is not None and find_spec(name) is not None:
+        import_module(name)
+
+
+class _Record:
+    """The record of a fused call."""
+
+    __slots__ = ("args", "fused", "needs", "ns", "outputs", "parents", "residuals", "static", "used")
+
+    def __init__(
+        self, fused: Any, used: Any, ns: Any, needs: Any, parents: Any, residuals: Any, args: Any, static: Any
+    ) -> None:
+        self.fused, self.used, self.ns, self.needs, self.parents = fused, used, ns, needs, parents
+        self.residuals, self.args, self.static = residuals, args, static
+        self.outputs = 0  # how many, where the function returns a tuple
+
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
+        if self.outputs:
+            g = (*cotangents[len(cotangents) - self.outputs + 1 :], g)
+            if all(c is None for c in g):
+                return []
+            traced = any(type(c) is Array and c.node is not None for c in g)
+            g = tuple(c.data if type(c) is Array and not traced else c for c in g)
+        elif g is None:
+            return []
+        else:
+            traced = type(g) is Array and g.node is not None
+            if type(g) is Array and not traced:
+                g = g.data
+        if traced:  # the pullback is being differentiated: only the reference can follow
+            found = self._of_reference(g)
+        else:
+            found = self.used.backward(self.ns.raw, self.needs, g, self.residuals, **self.static)
+        return [(p, c) for p, c in zip(self.parents, found, strict=False) if p is not None]
+
+    def _of_reference(self, g: Any) -> Any:
+        if self.args is None:
+            raise RuntimeError(
+                f"the backward pass of {self.fused.name} met a traced cotangent it did not expect; "
+                "a transform's values belong to the thread that runs it"
+            )
+        wanted = [k for k, needed in enumerate(self.needs) if needed]
+
+        def of_wanted(*values: Any) -> Any:
+            args = list(self.args)
+            for k, v in zip(wanted, values, strict=True):
+                args[k] = v
+            return self.fused.reference(*args, **self.static)
+
+        out, pullback = vjp(of_wanted, *(self.args[k] for k in wanted))
+        if self.outputs:
+            g = tuple(self.ns.zeros_like(o) if c is None else c for c, o in zip(g, out, strict=True))
+        found: list[Any] = [None] * len(self.needs)
+        for k, c in zip(wanted, pullback(g), strict=True):
+            found[k] = c
+        return found
+
+
+def fused(reference: Callable[P, R]) -> Callable[[Callable[..., Any]], Fused[P, R]]:
+    """Give a function a hand-written forward and backward pass.
+
+    Parameters
+    ----------
+    reference
+        The definition, in Array API code: ``reference(*arrays, **static)``.
+
+    Returns
+    -------
+    function
+        A decorator for the hand-written ``forward(xp, needs, *arrays, **static) -> (out, residuals)``. What it
+        returns is called like the reference, and takes ``@name.backward``.
+
+    Examples
+    --------
+    >>> def cube_reference(x):
+    ...     return x * x * x
+    >>> @fused(cube_reference)
+    ... def cube(xp, needs, x):
+    ...     return x**3, x
+    >>> @cube.backward
+    ... def cube_backward(xp, needs, g, x):
+    ...     return (3 * g * x * x,)
+    """
+    return lambda forward: Fused(reference, forward)
+
+
+# -- the user's own derivative
+
+
+class CustomVJP(Generic[P, R]):
+    """A function with a derivative of the user's own; made by `custom_vjp`."""
+
+    def __init__(self, f: Callable[P, R]) -> None:
+        update_wrapper(self, f)
+        self.f = f
+        self._forward: Callable[..., Any] | None = None
+        self._backward: Callable[..., Any] | None = None
+
+    def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Say how to differentiate.
+
+        Parameters
+        ----------
+        forward
+            ``forward(*args) -> (out, residuals)``.
+        backward
+            ``backward(residuals, cotangent)`` gives a tuple with a tree for each argument, None for none.
+        """
+        self._forward, self._backward = forward, backward
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs:
+            raise TypeError(f"{self.f.__name__} has a custom derivative and takes positional arguments only")
+        inputs = leaves(args)
+        tapes = [x.tape for x in inputs if type(x) is Array and x.node is not None]
+        if not tapes:
+            return self.f(*args)
+        if self._forward is None or self._backward is None:
+            raise TypeError(f"{self.f.__name__} has no derivative yet: call {self.f.__name__}.defvjp first")
+        tape = max(tapes, key=lambda t: t.level)
+
+        def lower(x: Any) -> Any:
+            if type(x) is not Array:
+                return x
+            return x.data if x.tape is tape or x.node is None else freeze(x)
+
+        parents = [x.node if type(x) is Array and x.tape is tape else None for x in inputs]
+        out, residuals = self._forward(*map_leaves(lower, args))
+        outputs = leaves(out)
+        for x in outputs:
+            if type(x) is Array and x.tape is tape:
+                raise TypeError(
+                    f"{self.f.__name__} uses a traced value that is not its argument, so its custom derivative "
+                    "would miss it; pass it as an argument"
+                )
+        first = len(tape.records)
+        tape.records.extend([None] * (len(outputs) - 1))
+        tape.records.append(_CustomRecord(self._backward, residuals, args, parents, out, len(outputs)))
+        return rebuild(out, [Array(x, tape, first + k) for k, x in enumerate(outputs)])
+
+
+class _CustomRecord:
+    def __init__(
+        self, backward: Any, residuals: Any, args: Any, parents: Any, out: Any, outputs: int
+    ) -> None:
+        self.backward, self.residuals, self.parents = backward, residuals, parents
+        self.counts = [len(leaves(arg)) for arg in args]
+        self.out, self.outputs = out, outputs
+
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
+        seeds = [*cotangents[len(cotangents) - self.outputs + 1 :], g]
+        if all(c is None for c in seeds):
+            return []
+        outputs = leaves(self.out)
+        seeds = [xp.zeros_like(x) if c is None else c for c, x in zip(seeds, outputs, strict=True)]
+        found = self.backward(self.residuals, rebuild(self.out, seeds))
+        if not isinstance(found, tuple) or len(found) != len(self.counts):
+            raise TypeError(f"a custom derivative must return a tuple of {len(self.counts)} cotangents")
+        flat: list[Any] = []
+        for tree, n in zip(found, self.counts, strict=True):
+            flat.extend([None] * n if tree is None else leaves(tree))
+        return [(p, c) for p, c in zip(self.parents, flat, strict=True) if p is not None and c is not None]
+
+
+def custom_vjp(f: Callable[P, R]) -> CustomVJP[P, R]:
+    """A function whose derivative is given by hand, with ``f.defvjp(forward, backward)``.
+
+    The hand-written passes are Array API code and are differentiated in turn when transforms nest. Use `fused`
+    where a reference exists to check them against.
+
+    Examples
+    --------
+    >>> @custom_vjp
+    ... def clipped(x):  # the identity, with its gradient kept within [-1, 1]
+    ...     return x
+    >>> clipped.defvjp(lambda x: (x, None), lambda _, g: (array_namespace(g).clip(g, -1, 1),))
+    """
+    return CustomVJP(f)

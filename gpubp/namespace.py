@@ -1,0 +1,471 @@
+"""The differentiable twin of an Array API namespace, built from the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from . import boundary
+from .array import Array, Tape, freeze, strip, users_line
+from .boundary import is_inexact
+from .device import namespace_by_name, raw_namespace
+from .rules import RULES
+from .rules.registry import (
+    NOTHING,
+    VALUE,
+    Composite,
+    Constant,
+    Creation,
+    Primitive,
+    Query,
+    Rule,
+    Spec,
+    Undifferentiable,
+)
+
+Function = Callable[..., Any]
+
+_NO_KEYWORDS: dict[str, Any] = {}
+
+#: What the twin has beyond the standard: the boundary's functions, which rules call.
+_BEYOND: dict[str, Callable[[Any], Function]] = {
+    "_take_at": lambda xp: lambda x, *, key: x[key],
+    "_put": lambda xp: lambda x, value, *, key: boundary.put(xp, x, key, value),
+    "_add_at": lambda xp: lambda x, value, *, key: boundary.add_at(xp, x, key, value),
+    "_to_device": lambda xp: boundary.to_device,
+}
+
+
+class Namespace(ModuleType):
+    """A module whose functions differentiate, made from `raw`, the namespace of plain arrays."""
+
+    def __init__(self, name: str, raw: Any, root: Tape | None = None, prefix: str = "") -> None:
+        super().__init__(name, f"The differentiable twin of {raw.__name__}.")
+        self.raw = raw
+        self.library = name.removeprefix("gpubp.").partition(".")[0]
+        self.root = Tape(self, level=0) if root is None else root
+        self.prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:  # called once for each name, which then stays
+        if name in ("linalg", "fft") and not self.prefix:
+            value: Any = Namespace(f"{self.__name__}.{name}", getattr(self.raw, name), self.root, f"{name}.")
+        elif (rule := self._rule(name)) is not None:
+            value = self._build(name, rule)
+        elif name.startswith("__") or callable(value := getattr(self.raw, name)) and not isinstance(value, type):
+            raise AttributeError(f"{self.__name__} has no function {name!r}: it is not in the Array API standard")
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        names = {n.removeprefix(self.prefix) for n in RULES if n.startswith(self.prefix)}
+        return sorted(n for n in names if "." not in n and not n.startswith("_"))
+
+    def _rule(self, name: str) -> Rule | None:
+        own = RULES.get(self.prefix + name)
+        return RULES.get(name) if own is None and self.prefix == "linalg." else own
+
+    def _build(self, name: str, rule: Rule) -> Function:
+        raw = _BEYOND[name](self.raw) if name in _BEYOND else getattr(self.raw, name)
+        function = _BUILDERS[type(rule)](self, rule, raw)
+        function.__name__ = function.__qualname__ = name
+        function.__module__ = self.__name__
+        function.__doc__ = raw.__doc__
+        return function
+
+    def constant(self, data: Any) -> Any:
+        """`data` as an `Array` that no transform differentiates; what is traced or no array is left as it is."""
+        return Array(data, self.root, None) if hasattr(data, "dtype") and type(data) is not Array else data
+
+
+# -- calling with constants
+
+
+def _constants(ns: Namespace, out: Any) -> Any:
+    if type(out) is tuple or type(out) is list:
+        return type(out)(map(ns.constant, out))
+    if isinstance(out, tuple):
+        return type(out)(*map(ns.constant, out))
+    return ns.constant(out)
+
+
+def _has_array(values: Any) -> bool:
+    return any(type(v) is Array or (type(v) in (tuple, list) and _has_array(v)) for v in values)
+
+
+def _constant(ns: Namespace, rule: Constant, raw: Function) -> Function:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if not _has_array(args) and not _has_array(kwargs.values()):
+            return raw(*args, **kwargs)
+        return _constants(ns, raw(*map(strip, args), **{k: strip(v) for k, v in kwargs.items()}))
+
+    return function
+
+
+def _query(ns: Namespace, rule: Query, raw: Function) -> Function:
+    return lambda *args, **kwargs: raw(*map(strip, args), **kwargs)
+
+
+def _creation(ns: Namespace, rule: Creation, raw: Function) -> Function:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if rule.body is not None and (_has_array(args) or _has_array(kwargs.values())):
+            return rule.body(ns, *args, **kwargs)
+        return _constants(ns, raw(*map(strip, args), **{k: strip(v) for k, v in kwargs.items()}))
+
+    return function
+
+
+def _composite(ns: Namespace, rule: Composite, raw: Function) -> Function:
+    body = rule.body
+    top = ns if not ns.prefix else ns.root.ns
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if _has_array(args) or _has_array(kwargs.values()):
+            return body(top, *args, **kwargs)
+        return raw(*args, **kwargs)
+
+    return function
+
+
+def _undifferentiable(ns: Namespace, rule: Undifferentiable, raw: Function) -> Function:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        line = users_line()
+
+        def refuse(xp: Any, g: Any, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError(
+                f"{rule.name} has no derivative: {rule.why} (called at {line}); "
+                "apply gpubp.stop_gradient to its argument if none is meant"
+            )
+
+        return _primitive(ns, Primitive(rule.name, joint=refuse), raw)(*args, **kwargs)
+
+    return function
+
+
+# -- primitives
+
+
+def _primitive(ns: Namespace, rule: Primitive, raw: Function) -> Function:
+    if rule.elementwise:
+        return (_unary if len(rule.vjps) == 1 else _binary)(ns, rule, raw)
+    if rule.variadic:
+        general = _general(ns, rule, lambda *arrays, **kwargs: raw(list(arrays), **kwargs))
+        return lambda arrays, /, **kwargs: general(*arrays, **kwargs)
+    return _general(ns, rule, raw)
+
+
+def _unary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
+    vjps, root, (keep,) = rule.vjps, ns.root, rule.keeps
+    assert keep is not None
+    keep_out, keep_x = keep[0] == VALUE, keep[1] == VALUE
+
+    def function(x: Any, /) -> Any:
+        if type(x) is not Array:
+            return raw(x)
+        a = x.data
+        if x.node is None:
+            return Array(raw(a), root, None)
+        out = function(a) if type(a) is Array else raw(a)
+        tape = x.tape
+        records = tape.records
+        node = len(records)
+        spec = None if out.dtype is a.dtype else (Spec(a.shape, a.dtype),)
+        saved = (out if keep_out else None, a if keep_x else None)
+        records.append((vjps, (x.node,), saved, _NO_KEYWORDS, spec))
+        return Array(out, tape, node)
+
+    return function
+
+
+def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
+    vjps, root = rule.vjps, ns.root
+    kx, ky = rule.keeps
+    # which of (out, x1, x2) to keep, when only x1, only x2, or both are differentiated
+    keeps = {
+        (i, j): tuple((kx is not None and i and kx[p] == VALUE) or (ky is not None and j and ky[p] == VALUE) for p in range(3))
+        for i in (False, True)
+        for j in (False, True)
+    }
+    x1_only, x2_only, both = keeps[True, False], keeps[False, True], keeps[True, True]
+    x1_rule, x2_rule = vjps[0] is not None, vjps[1] is not None
+
+    def function(x1: Any, x2: Any, /) -> Any:
+        a, b, i, j = x1, x2, None, None
+        if type(x1) is Array:
+            tape, a, i = x1.tape, x1.data, x1.node
+            if type(x2) is Array:
+                other, b, j = x2.tape, x2.data, x2.node
+                if other is not tape:  # the lower level is a constant to the higher one
+                    if other.level > tape.level:
+                        if i is not None:
+                            a, i = freeze(x1), None
+                        tape = other
+                    elif j is not None:
+                        b, j = freeze(x2), None
+        elif type(x2) is Array:
+            tape, b, j = x2.tape, x2.data, x2.node
+        else:
+            return raw(x1, x2)
+
+        out = function(a, b) if type(a) is Array or type(b) is Array else _checked(raw, a, b)
+        if j is None or not x2_rule:
+            if i is None or not x1_rule:
+                return out if type(out) is Array else Array(out, root, None)
+            j, keep = None, x1_only
+        elif i is None or not x1_rule:
+            i, keep = None, x2_only
+        else:
+            keep = both
+        records = tape.records
+        node = len(records)
+        specs = None
+        shape, dtype = out.shape, out.dtype
+        if (i is not None and (a.shape != shape or a.dtype is not dtype)) or (
+            j is not None and (b.shape != shape or b.dtype is not dtype)
+        ):
+            specs = (i is not None and Spec(a.shape, a.dtype), j is not None and Spec(b.shape, b.dtype))
+        keep_out, keep_a, keep_b = keep
+        saved = (out if keep_out else None, a if keep_a else None, b if keep_b else None)
+        records.append((vjps, (i, j), saved, _NO_KEYWORDS, specs))
+        return Array(out, tape, node)
+
+    return function
+
+
+def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
+    vjps, joint, positional = rule.vjps, rule.joint, rule.positional
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            args, kwargs = _positional(args, kwargs, positional)
+        tape = ns.root
+        traced = False
+        for x in args:
+            if type(x) is Array:
+                traced = True
+                if x.tape.level > tape.level:
+                    tape = x.tape
+        if not traced:
+            out = raw(*args, **kwargs)
+            return out
+
+        values: list[Any] = []
+        parents: list[int | None] = []
+        lower = False
+        for x in args:
+            parent = None
+            if type(x) is Array:
+                if x.tape is tape:
+                    x, parent = x.data, x.node
+                    lower = lower or type(x) is Array
+                elif x.node is None:
+                    x = x.data
+                else:
+                    x, lower = freeze(x), True
+            values.append(x)
+            parents.append(parent)
+        out = function(*values, **kwargs) if lower else _checked(raw, *values, **kwargs)
+
+        if joint is None:
+            for k, parent in enumerate(parents):
+                if parent is not None and (k >= len(vjps) or vjps[k] is None):
+                    parents[k] = None
+        outputs = out if isinstance(out, tuple | list) else (out,)
+        if all(p is None for p in parents) or not any(is_inexact(o.dtype) for o in outputs):
+            return _constants(ns, out)
+        _record(tape, rule, parents, out, outputs, values, kwargs)
+        if outputs is not out:
+            return Array(out, tape, len(tape.records) - 1)
+        first = len(tape.records) - len(outputs)
+        boxes = (
+            Array(o, tape, first + k) if is_inexact(o.dtype) else ns.constant(o) for k, o in enumerate(outputs)
+        )
+        return type(out)(*boxes) if hasattr(out, "_fields") else type(out)(boxes)
+
+    return function
+
+
+def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """Keyword arguments that rules know by position are moved there; traced ones elsewhere are constants."""
+    if any(name in kwargs for name in names):
+        last = max(k for k, name in enumerate(names) if name in kwargs)
+        args = (*args, *(kwargs.get(name) for name in names[len(args) : last + 1]))
+    return args, {k: strip(v) for k, v in kwargs.items() if k not in names}
+
+
+def _checked(raw: Function, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return raw(*args, **kwargs)
+    except TypeError as error:
+        kinds = {type(x).__module__.partition(".")[0] for x in args if hasattr(x, "dtype")}
+        if len(kinds) > 1:
+            name = getattr(raw, "__name__", "an operation")
+            raise TypeError(
+                f"{name} was given arrays of several libraries: {', '.join(sorted(kinds))}; "
+                "move them to one with gpubp.to_device"
+            ) from error
+        raise
+
+
+def _keep(value: Any, want: int) -> Any:
+    if want == VALUE or value is None:
+        return value
+    if want == NOTHING:
+        return None
+    return Spec(tuple(value.shape), value.dtype) if hasattr(value, "dtype") else value
+
+
+def _record(
+    tape: Tape, rule: Primitive, parents: list[int | None], out: Any, outputs: Any, values: Any, kwargs: Any
+) -> None:
+    """Put on the tape what the backward pass of one call needs, and nothing else."""
+    used = rule.keeps if rule.joint else [rule.keeps[k] for k, p in enumerate(parents) if p is not None]
+    wants = [max(keep[k] for keep in used if keep is not None) for k in range(1 + len(values))]
+    if outputs is out:
+        kept_out: Any = tuple(_keep(o, wants[0]) for o in out)
+    else:
+        kept_out = _keep(out, wants[0])
+    saved = (kept_out, *(_keep(v, w) for v, w in zip(values, wants[1:], strict=True)))
+    dtype = outputs[0].dtype
+    specs: Any = tuple(
+        p is not None
+        and (len(outputs) > 1 or v.dtype != dtype or (rule.broadcasts and v.shape != out.shape))
+        and Spec(tuple(v.shape), v.dtype)
+        for p, v in zip(parents, values, strict=True)
+    )
+    if not any(specs):
+        specs = None
+    if rule.joint is None and outputs is not out:
+        tape.records.append((rule.vjps, tuple(parents), saved, kwargs, specs))
+        return
+    tape.records.extend([None] * (len(outputs) - 1))
+    tape.records.append(Joint(rule, parents, saved, kwargs, specs, len(outputs) if outputs is out else 0))
+
+
+class Joint:
+    """The record of a call with several outputs, or whose cotangents are computed together.
+
+    It stands at the node of the last output; the cotangents of the others, made by later operations, are
+    complete by then. The rule is handed a tuple of cotangents, None where an output was not used.
+    """
+
+    __slots__ = ("kwargs", "outputs", "parents", "rule", "saved", "specs")
+
+    def __init__(
+        self, rule: Primitive, parents: Any, saved: Any, kwargs: Any, specs: Any, outputs: int
+    ) -> None:
+        self.rule, self.parents, self.saved, self.kwargs = rule, parents, saved, kwargs
+        self.specs, self.outputs = specs, outputs  # outputs is 0 for a function that returns no tuple
+
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[int, Any]]:
+        if self.outputs:
+            g = (*cotangents[len(cotangents) - self.outputs + 1 :], g)
+            if all(c is None for c in g):
+                return []
+        elif g is None:
+            return []
+        if self.rule.joint is not None:
+            found = self.rule.joint(xp, g, *self.saved, **self.kwargs)
+        else:
+            found = [
+                vjp(xp, g, *self.saved, **self.kwargs) if p is not None and vjp is not None else None
+                for p, vjp in zip(self.parents, self.rule.vjps, strict=False)
+            ]
+        specs = self.specs or (None,) * len(self.parents)
+        return [
+            (p, fit(xp, c, spec) if spec else c)
+            for p, c, spec in zip(self.parents, found, specs, strict=False)
+            if p is not None and c is not None
+        ]
+
+
+def fit(xp: Any, g: Any, spec: Spec) -> Any:
+    """A cotangent brought to the shape and dtype of the argument: broadcast axes are summed away."""
+    if boundary.is_complex(g) and not boundary.is_complex(spec):
+        g = xp.real(g)
+    shape = tuple(g.shape)
+    if shape != spec.shape:
+        extra = len(shape) - len(spec.shape)
+        if extra > 0:
+            g = xp.sum(g, axis=tuple(range(extra)))
+        ones = tuple(k for k, n in enumerate(spec.shape) if n == 1 and shape[k + extra] != 1)
+        if ones:
+            g = xp.sum(g, axis=ones, keepdims=True)
+        if extra < 0 or tuple(g.shape) != spec.shape:
+            g = xp.broadcast_to(g, spec.shape)
+    return g if g.dtype == spec.dtype else xp.astype(g, spec.dtype)
+
+
+_BUILDERS: dict[type, Callable[[Namespace, Any, Function], Function]] = {
+    Primitive: _primitive,
+    Composite: _composite,
+    Constant: _constant,
+    Undifferentiable: _undifferentiable,
+    Creation: _creation,
+    Query: _query,
+}
+
+
+# -- which twin
+
+_BY_RAW: dict[str, Namespace] = {}
+_BY_TYPE: dict[type, Namespace] = {}
+
+
+def twin(library: Any) -> Namespace:
+    """The differentiable twin of a namespace, given by its module or by the library's name."""
+    raw = namespace_by_name(library) if isinstance(library, str) else library
+    found = _BY_RAW.get(raw.__name__)
+    if found is None:
+        library_name = raw.__name__.removeprefix("array_api_compat.").replace("jax.numpy", "jax")
+        found = _BY_RAW[raw.__name__] = Namespace(f"gpubp.{library_name}", raw)
+    return found
+
+
+def twin_of(x: Any) -> Namespace:
+    """The differentiable twin of the library of a plain array."""
+    found = _BY_TYPE.get(type(x))
+    if found is None:
+        found = _BY_TYPE[type(x)] = twin(raw_namespace(x))
+    return found
+
+
+def array_namespace(*arrays: Any) -> Any:
+    """The namespace for these arrays: the differentiable twin if one is traced, else the library's own.
+
+    Unlike the standard's helper this accepts a mixture of traced and plain arrays of one library, as arises
+    when a function inside a transform uses an array from outside.
+
+    Parameters
+    ----------
+    *arrays
+        Arrays; Python scalars and None are passed over.
+
+    Raises
+    ------
+    TypeError
+        If there is no array among the arguments, or if they are of several libraries.
+    """
+    plain: Any = None
+    for x in arrays:
+        if type(x) is Array:
+            return x.tape.ns
+        if plain is None and not isinstance(x, int | float | complex | None):
+            plain = x
+    if plain is None:
+        raise TypeError(f"array_namespace was given no array: {', '.join(type(x).__name__ for x in arrays)}")
+    namespaces = {twin_of(x) for x in arrays if not isinstance(x, int | float | complex | None)}
+    if len(namespaces) > 1:
+        raise TypeError(
+            "arrays of several libraries: " + ", ".join(sorted(ns.raw.__name__ for ns in namespaces))
+        )
+    return twin_of(plain).raw
+
+
+def constant(x: Any) -> Any:
+    """`x` as an array of the twin that no transform differentiates.
+
+    For third-party code that refuses a mixture of traced and plain arrays: wrap the plain ones.
+    """
+    return x if type(x) is Array else twin_of(x).constant(x)
+

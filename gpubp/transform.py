@@ -1,0 +1,543 @@
+"""Transforms: functions of functions, by which code becomes derivatives.
+
+Every transform runs the function once on `Array` values and sweeps its tape backwards. Transforms nest in any
+order and depth. Calls in different threads do not disturb each other, but the values of one transform belong to
+the thread that runs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from .array import FINISHED, Array, Tape, freeze, strip
+from .boundary import is_complex, is_inexact, one_like, put
+from .namespace import fit, twin, twin_of
+from .tree import Node, leaves, map_leaves, rebuild
+
+Function = Callable[..., Any]
+
+
+class _Thread(threading.local):
+    open_transforms = 0
+
+
+_thread = _Thread()
+
+
+class Trace:
+    """One run of a function on traced arguments: its tape, what went in, what came out.
+
+    Parameters
+    ----------
+    f
+        The function.
+    args, kwargs
+        Its arguments: pytrees of arrays of one library. All arrays are lifted, so that code in `f` finds one
+        namespace; those outside `argnums` as constants.
+    argnums
+        Positions of the arguments to differentiate.
+    keep_arguments
+        Whether the backward pass may be given traced cotangents (see `gpubp.fused`).
+    """
+
+    def __init__(
+        self, f: Function, args: Sequence[Any], kwargs: dict[str, Any], argnums: Sequence[int], keep: bool
+    ) -> None:
+        self.enclosed = _thread.open_transforms > 0
+        self.tape = tape = Tape(None, keep_arguments=keep or self.enclosed)
+        self.records = tape.records
+        _thread.open_transforms += 1
+        try:
+            lifted = list(args)
+            self.nodes: dict[int, int] = {}  # of the inputs, by identity: the user may assign to their items
+            for k in argnums:
+                lifted[k] = _lift(tape, args[k], self.nodes)
+            self.lifted = [lifted[k] for k in argnums]
+            if not self.nodes:
+                raise TypeError(_nothing_to_differentiate([args[k] for k in argnums]))
+            constant = tape.ns.constant
+            for k, arg in enumerate(args):
+                if k not in argnums:
+                    lifted[k] = map_leaves(constant, arg)
+            if kwargs:
+                kwargs = {k: map_leaves(constant, v) for k, v in kwargs.items()}
+            self.out = f(*lifted, **kwargs)
+        finally:
+            _thread.open_transforms -= 1
+            tape.records = FINISHED
+
+    def lower(self, x: Any) -> Any:
+        """A value as it is outside this transform."""
+        if type(x) is not Array:
+            return x
+        if x.tape is self.tape or x.node is None:
+            x = x.data
+        return freeze(x) if type(x) is Array else x
+
+    def sweep(self, records: list[Any], cotangents: list[Any], traced: bool = False) -> list[Any]:
+        """The backward pass, from the last record to the first; gives the cotangents of the inputs.
+
+        Records are removed as they are done with, so that memory falls as the sweep goes.
+        """
+        ns = self.tape.ns
+        xp = ns if traced or self.enclosed else ns.raw
+        inputs = len(self.nodes)
+        while len(records) > inputs:
+            record = records.pop()
+            g = cotangents.pop()
+            if type(record) is tuple:
+                if g is None:
+                    continue
+                vjps, parents, saved, kwargs, specs = record
+                for k, parent in enumerate(parents):
+                    if parent is None:
+                        continue
+                    c = vjps[k](xp, g, *saved, **kwargs)
+                    if specs is not None and specs[k]:
+                        c = fit(xp, c, specs[k])
+                    known = cotangents[parent]
+                    cotangents[parent] = c if known is None else known + c
+            elif record is not None:
+                for parent, c in record.pull(xp, g, cotangents, records):
+                    known = cotangents[parent]
+                    cotangents[parent] = c if known is None else known + c
+        return cotangents
+
+    def gradients(self, cotangents: list[Any]) -> list[Any]:
+        """The cotangents of the inputs, in the structure of the differentiated arguments."""
+
+        def gradient(x: Array) -> Any:
+            node = self.nodes.get(id(x))
+            if node is None:
+                return None  # an integer array
+            g = cotangents[node]
+            if g is None:
+                return self.tape.ns.raw.zeros_like(strip(x))
+            return g.data if type(g) is Array and g.node is None else g
+
+        return [map_leaves(gradient, tree) for tree in self.lifted]
+
+
+def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
+    """A pytree with a traced value, a new input of the tape, in the place of every differentiable array.
+
+    Layers are copied, never changed; an array that stands in several places of them is one input.
+    """
+    shared: dict[int, Array] = {}
+
+    def lift(x: Any) -> Array:
+        ns = x.tape.ns if type(x) is Array else twin_of(x)
+        if ns is not tape.ns:
+            if tape.ns is not None:
+                raise TypeError(
+                    f"one transform was given arrays of several libraries: {tape.ns.raw.__name__} and "
+                    f"{ns.raw.__name__}; move them to one with gpubp.to_device"
+                )
+            tape.ns = ns
+        if type(x) is Array:
+            if x.node is None:
+                x = x.data
+            else:
+                x = freeze(x)
+        if not is_inexact(x.dtype):
+            return Array(x, ns.root, None)
+        box = Array(x, tape, len(nodes))
+        nodes[id(box)] = len(nodes)
+        tape.records.append(None)
+        return box
+
+    def lift_shared(x: Any) -> Array:
+        found = shared.get(id(x))
+        if found is None:
+            found = shared[id(x)] = lift(x)
+        return found
+
+    def visit(x: Any) -> Any:
+        if isinstance(x, Node):
+            return map_leaves(lift_shared, x)
+        if isinstance(x, float | complex) and not hasattr(x, "dtype"):
+            return lift(_scalar(x, tape.ns))
+        if type(x) in (list, tuple):
+            return type(x)([visit(v) for v in x])
+        if isinstance(x, tuple) and hasattr(x, "_fields"):
+            return type(x)(*map(visit, x))
+        if isinstance(x, dict):
+            return {k: visit(v) for k, v in x.items()}
+        return map_leaves(lift, x)
+
+    return visit(tree)
+
+
+def _scalar(x: complex, ns: Any = None) -> Any:
+    """A Python number as a 0-d array, float64 or complex128."""
+    xp = twin("numpy").raw if ns is None else ns.raw
+    return xp.asarray(x, dtype=xp.complex128 if isinstance(x, complex) else xp.float64)
+
+
+def _nothing_to_differentiate(trees: list[Any]) -> str:
+    found = [f"{x.dtype} array of shape {tuple(x.shape)}" for x in leaves(trees)]
+    given = ", ".join(found) if found else ", ".join(type(x).__name__ for x in trees)
+    return f"nothing to differentiate: expected at least one real or complex floating array, got {given}"
+
+
+def _argnums(argnums: int | Sequence[int], args: Sequence[Any], f: Function) -> tuple[int, ...]:
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if any(k >= len(args) or k < -len(args) for k in numbers):
+        raise TypeError(f"argnums={argnums} but {_name(f)} was called with {len(args)} positional arguments")
+    return tuple(k % len(args) for k in numbers)
+
+
+def _name(f: Function) -> str:
+    return getattr(f, "__name__", type(f).__name__)
+
+
+# -- reverse mode
+
+
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
+    """A function that computes ``f(*args)`` and its gradient.
+
+    Parameters
+    ----------
+    f
+        Function of pytrees of arrays that returns a real scalar (a 0-d array), or ``(scalar, aux)``.
+    argnums
+        Which positional arguments to differentiate; a tuple makes the gradient a tuple.
+    has_aux
+        Whether `f` returns a pair whose second part is passed through undifferentiated.
+
+    Returns
+    -------
+    function
+        ``(value, gradient)``, or ``((value, aux), gradient)``. The gradient has the structure of the argument
+        (a net's gradient is a tree like the net), with plain arrays; None stands for integer arrays.
+
+    Raises
+    ------
+    TypeError
+        If there is no floating-point array to differentiate, or the value is not a real scalar.
+    """
+
+    @wraps(f)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        trace = Trace(f, args, kwargs, _argnums(argnums, args, f), keep=False)
+        value, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
+        _check_scalar(value, f)
+        cotangents: list[Any] = [None] * len(trace.records)
+        if type(value) is Array and value.tape is trace.tape:
+            one = value.data
+            cotangents[value.node] = trace.tape.ns.ones_like(one) if type(one) is Array else one_like(one)  # type: ignore[index]
+        value = trace.lower(value)
+        trace.out = None  # the sweep frees what nobody else holds
+        (*gradient,) = trace.gradients(trace.sweep(trace.records, cotangents))
+        gradient = gradient[0] if isinstance(argnums, int) else tuple(gradient)  # type: ignore[assignment]
+        return ((value, map_leaves(trace.lower, aux)), gradient) if has_aux else (value, gradient)
+
+    return differentiated
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Function:
+    """A function that computes the gradient of `f`; see `value_and_grad`.
+
+    Returns
+    -------
+    function
+        The gradient, or ``(gradient, aux)``.
+    """
+    both = value_and_grad(f, argnums, has_aux)
+
+    @wraps(f)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, found = both(*args, **kwargs)
+        return (found, value[1]) if has_aux else found
+
+    return gradient
+
+
+def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
+    """The value of `f` and its pullback, the vector-Jacobian product.
+
+    Parameters
+    ----------
+    f
+        Function of pytrees of arrays, with a pytree of arrays as its result.
+    *args
+        Where it is evaluated. All are differentiated.
+    has_aux
+        Whether `f` returns a pair whose second part is passed through undifferentiated.
+
+    Returns
+    -------
+    value, pullback[, aux]
+        ``pullback(cotangent)`` takes a tree like the value and gives a tuple of trees, one for each argument.
+        It may be called any number of times.
+    """
+    trace = Trace(f, args, {}, range(len(args)), keep=True)
+    out, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
+    out = map_leaves(lambda x: freeze(x) if type(x) is Array else x, out)
+    outputs = leaves(out)
+    value = map_leaves(trace.lower, out)
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        seeds = leaves(map_scalars(cotangent))
+        if len(seeds) != len(outputs):
+            raise TypeError(f"the cotangent has {len(seeds)} arrays, the value of {_name(f)} has {len(outputs)}")
+        cotangents: list[Any] = [None] * len(trace.records)
+        for x, g in zip(outputs, seeds, strict=True):
+            if tuple(g.shape) != tuple(x.shape):
+                raise ValueError(f"a cotangent of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
+            if type(x) is Array and x.tape is trace.tape:
+                known = cotangents[x.node]  # type: ignore[index]
+                cotangents[x.node] = g if known is None else known + g  # type: ignore[index]
+        traced = any(type(g) is Array for g in seeds)
+        return tuple(trace.gradients(trace.sweep(trace.records[:], cotangents, traced)))
+
+    return (value, pullback, map_leaves(trace.lower, aux)) if has_aux else (value, pullback)
+
+
+def map_scalars(tree: Any) -> Any:
+    """The same tree with 0-d arrays in the place of Python's floating-point numbers (layers are left alone)."""
+    if isinstance(tree, float | complex) and not hasattr(tree, "dtype"):
+        return _scalar(tree)
+    if type(tree) in (list, tuple):
+        return type(tree)([map_scalars(v) for v in tree])
+    if type(tree) is dict:
+        return {k: map_scalars(v) for k, v in tree.items()}
+    return tree
+
+
+def _pair(out: Any, f: Function) -> Any:
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"has_aux=True expects {_name(f)} to return a pair (value, aux), got {type(out).__name__}")
+    return out
+
+
+def _check_scalar(value: Any, f: Function) -> None:
+    if isinstance(value, float | int):
+        return
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(value).__name__}")
+    if value.shape != () or is_complex(value) or not is_inexact(value.dtype):
+        raise TypeError(
+            f"grad expects {_name(f)} to return a real floating scalar, got {value.dtype} of shape "
+            f"{tuple(value.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
+        )
+
+
+# -- built from the pullback
+
+
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """The value of `f` and its directional derivative, the Jacobian-vector product.
+
+    Computed as the derivative of the pullback, which is linear in its cotangent: about the cost of two
+    backward passes.
+
+    Parameters
+    ----------
+    f
+        Function of pytrees of arrays.
+    primals, tangents
+        Its arguments and the direction, two sequences of the same structure.
+
+    Returns
+    -------
+    value, tangent
+    """
+    primals, tangents = map_scalars(tuple(primals)), map_scalars(tuple(tangents))
+    if (n := len(leaves(primals))) != (m := len(leaves(tangents))):
+        raise TypeError(f"jvp was given {n} primal arrays and {m} tangents")
+    value, pullback = vjp(f, *primals)
+    zeros = map_leaves(lambda x: _namespace(x).zeros_like(x), value)
+    _, pushforward = vjp(pullback, zeros)
+    (tangent,) = pushforward(tangents)
+    return value, tangent
+
+
+def _namespace(x: Any) -> Any:
+    return x.tape.ns if type(x) is Array else twin_of(x).raw
+
+
+def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """A function that computes the Jacobian of `f`, one backward sweep for each element of the value.
+
+    Returns
+    -------
+    function
+        For an array-valued function of one array, an array of shape ``value.shape + argument.shape``. For
+        trees, a tree like the value whose leaves are trees like the argument.
+
+    Raises
+    ------
+    TypeError
+        For complex values, whose Jacobian is no single complex matrix; use `vjp`.
+    """
+
+    @wraps(f)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        numbers = _argnums(argnums, args, f)
+        chosen = map_scalars(tuple(args[k] for k in numbers))
+
+        def of_chosen(*values: Any) -> Any:
+            full = list(args)
+            for k, v in zip(numbers, values, strict=True):
+                full[k] = v
+            return f(*full, **kwargs)
+
+        value, pullback = vjp(of_chosen, *chosen)
+        outputs = leaves(value)
+        zeros = [_namespace(x).zeros_like(x) for x in outputs]
+
+        def rows(k: int) -> Any:
+            out, xp = outputs[k], _namespace(outputs[k])
+            if is_complex(out):
+                raise TypeError("jacobian of a complex value; use gpubp.vjp")
+            flat = xp.reshape(zeros[k], (-1,))
+            found = []
+            for i in range(flat.shape[0]):
+                seed = xp.reshape(put(xp, flat, (i,), 1.0), out.shape)
+                found.append(pullback(rebuild(value, [*zeros[:k], seed, *zeros[k + 1 :]])))
+            columns = [leaves(row) for row in found]
+            stacked = [
+                xp.reshape(xp.stack([row[j] for row in columns]), (*out.shape, *leaf.shape))
+                if columns
+                else xp.zeros((*out.shape, *leaf.shape), dtype=leaf.dtype)
+                for j, leaf in enumerate(leaves(chosen))
+            ]
+            tree = rebuild(chosen, stacked)
+            return tree[0] if isinstance(argnums, int) else tree
+
+        return rows(0) if outputs and value is outputs[0] else rebuild(value, map(rows, range(len(outputs))))
+
+    return differentiated
+
+
+def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """A function that computes the matrix of second derivatives of a scalar `f`; see `jacobian`."""
+    return jacobian(grad(f, argnums), argnums)
+
+
+def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
+    """The Hessian of a scalar `f` times a vector, without the Hessian: two nested backward passes.
+
+    Parameters
+    ----------
+    f
+        Function of pytrees of arrays that returns a real scalar.
+    primals, tangents
+        Its arguments and the direction, two sequences of the same structure.
+
+    Returns
+    -------
+    tuple
+        One tree for each argument.
+    """
+    every = tuple(range(len(primals)))
+    direction = leaves(map_scalars(tuple(tangents)))
+
+    def slope(*args: Any) -> Any:
+        gradients = leaves(grad(f, every)(*args))
+        products = [
+            _namespace(g).sum(g * v) for g, v in zip(gradients, direction, strict=True)
+        ]
+        return sum(products[1:], products[0])
+
+    return grad(slope, every)(*map_scalars(tuple(primals)))  # type: ignore[no-any-return]
+
+
+def stop_gradient(tree: Any) -> Any:
+    """The same values as constants of every enclosing transform."""
+    return map_leaves(lambda x: Array(strip(x), x.tape.ns.root, None) if type(x) is Array else x, tree)
+
+
+# -- recomputation
+
+
+class _Forgotten:
+    """A record inside a checkpoint: it exists only while the checkpoint is recomputed."""
+
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> tuple[()]:
+        if g is not None:
+            raise RuntimeError("a value computed inside gpubp.checkpoint was used outside; return it instead")
+        return ()
+
+
+_FORGOTTEN = _Forgotten()
+
+
+class _Checkpoint:
+    """The record of a call whose intermediate values were not kept: the sweep runs it again.
+
+    When the sweep comes here, the tape above has been used up; running the function again puts its records
+    back on the tape, and the sweep goes on with them.
+    """
+
+    def __init__(self, tape: Tape, f: Function, args: Any, kwargs: Any, outputs: int) -> None:
+        self.tape, self.f, self.args, self.kwargs, self.outputs = tape, f, args, kwargs, outputs
+
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> tuple[()]:
+        seeds = [*cotangents[len(cotangents) - self.outputs + 1 :], g]
+        if all(c is None for c in seeds):
+            return ()
+        start = len(records)
+        self.tape.records = records
+        _thread.open_transforms += 1
+        try:
+            out = self.f(*self.args, **self.kwargs)
+        finally:
+            _thread.open_transforms -= 1
+            self.tape.records = FINISHED
+        cotangents.extend([None] * (len(records) - start))
+        for x, c in zip(_made_since(out, self.tape, start), seeds, strict=True):
+            known = cotangents[x.node]  # type: ignore[index]
+            if c is not None:
+                cotangents[x.node] = c if known is None else known + c  # type: ignore[index]
+        return ()
+
+
+def _made_since(out: Any, tape: Tape, start: int) -> list[Array]:
+    return [x for x in leaves(out) if type(x) is Array and x.tape is tape and x.node >= start]  # type: ignore[operator]
+
+
+def checkpoint(f: Function) -> Function:
+    """`f`, whose intermediate values are not kept for the backward pass but computed again in it.
+
+    Memory falls from all values inside `f` to its arguments, for the price of a second forward pass. `f` must
+    give the same values when called again; it may use traced values that are not its arguments.
+
+    Raises
+    ------
+    RuntimeError
+        In the backward pass, if a value computed in `f` got out other than by being returned.
+    """
+
+    @wraps(f)
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        tapes = [x.tape for x in leaves((f, args, kwargs)) if type(x) is Array and x.node is not None]
+        if not tapes:
+            return f(*args, **kwargs)
+        tape = max(tapes, key=lambda t: t.level)
+        start = len(tape.records)
+        boxed = map_leaves(lambda x: freeze(x) if type(x) is Array else x, (args, kwargs))
+        out = f(*args, **kwargs)
+        made = _made_since(out, tape, start)
+        records = tape.records
+        records[start:] = [_FORGOTTEN] * (len(records) - start)
+        if not made:
+            return out
+        first = len(records)
+        records.extend([None] * (len(made) - 1))
+        records.append(_Checkpoint(tape, f, *boxed, outputs=len(made)))
+        nodes = iter(range(first, len(records)))
+
+        def renumber(x: Any) -> Any:
+            if type(x) is Array and x.tape is tape and x.node >= start:  # type: ignore[operator]
+                return Array(x.data, tape, next(nodes))
+            return x
+
+        return map_leaves(renumber, out)
+
+    return checkpointed
