@@ -58,10 +58,10 @@ class Array:
     __array_priority__ = 1000
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, data: Any, tape: Tape, node: int | None) -> None:
-        self.data = data  # a plain array, or an Array of a lower level
-        self.tape = tape
-        self.node = node  # None exactly for constants, whose tape is the root of their namespace
+    # No __init__: it would cost as much as recording an operation does. See `box`.
+    data: Any  # a plain array, or an Array of a lower level
+    tape: Tape
+    node: int | None  # None exactly for constants, whose tape is the root of their namespace
 
     # -- the standard's attributes
 
@@ -312,9 +312,16 @@ class Array:
         return method(self, name)
 
 
+def box(data: Any, tape: Tape, node: int | None) -> Array:
+    """An `Array` of these parts."""
+    x = Array()
+    x.data, x.tape, x.node = data, tape, node
+    return x
+
+
 def freeze(x: Array) -> Array:
     """A copy of the box, which later item assignment to `x` does not change."""
-    return Array(x.data, x.tape, x.node)
+    return box(x.data, x.tape, x.node)
 
 
 def strip(x: Any) -> Any:

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .array import Array, freeze
+from .array import Array, box, freeze
 from .namespace import twin_of
 from .transform import vjp
 from .tree import leaves, map_leaves, rebuild
@@ -95,12 +95,12 @@ class Fused(Generic[P, R]):
         records = tape.records
         if type(out) is not tuple:
             records.append(record)
-            return Array(out, tape, len(records) - 1)  # type: ignore[return-value]
+            return box(out, tape, len(records) - 1)  # type: ignore[return-value]
         first = len(records)
         records.extend([None] * (len(out) - 1))
         record.outputs = len(out)
         records.append(record)
-        return tuple(Array(o, tape, first + k) for k, o in enumerate(out))  # type: ignore[return-value]
+        return tuple(box(o, tape, first + k) for k, o in enumerate(out))  # type: ignore[return-value]
 
     def _constant(self, tape: Any, args: tuple[Any, ...], static: dict[str, Any]) -> Any:
         if tape is not None:
@@ -265,7 +265,7 @@ class CustomVJP(Generic[P, R]):
         first = len(tape.records)
         tape.records.extend([None] * (len(outputs) - 1))
         tape.records.append(_CustomRecord(self._backward, residuals, args, parents, out, len(outputs)))
-        return rebuild(out, [Array(x, tape, first + k) for k, x in enumerate(outputs)])
+        return rebuild(out, [box(x, tape, first + k) for k, x in enumerate(outputs)])
 
 
 class _CustomRecord:

@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from . import boundary
-from .array import Array, Tape, freeze, strip, users_line
+from .array import Array, Tape, box, freeze, strip, users_line
 from .boundary import is_inexact
-from .device import namespace_by_name, raw_namespace
+from .device import is_array, namespace_by_name, raw_namespace
 from .rules import RULES
 from .rules.registry import (
     NOTHING,
@@ -75,7 +75,7 @@ class Namespace(ModuleType):
 
     def constant(self, data: Any) -> Any:
         """`data` as an `Array` that no transform differentiates; what is traced or no array is left as it is."""
-        return Array(data, self.root, None) if hasattr(data, "dtype") and type(data) is not Array else data
+        return box(data, self.root, None) if hasattr(data, "dtype") and type(data) is not Array else data
 
 
 # -- calling with constants
@@ -164,42 +164,37 @@ def _unary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             return raw(x)
         a = x.data
         if x.node is None:
-            return Array(raw(a), root, None)
+            return box(raw(a), root, None)
         out = function(a) if type(a) is Array else raw(a)
-        tape = x.tape
-        records = tape.records
-        node = len(records)
+        records = x.tape.records
+        result = Array()
+        result.data, result.tape, result.node = out, x.tape, len(records)
         spec = None if out.dtype is a.dtype else (Spec(a.shape, a.dtype),)
         saved = (out if keep_out else None, a if keep_x else None)
         records.append((vjps, (x.node,), saved, _NO_KEYWORDS, spec))
-        return Array(out, tape, node)
+        return result
 
     return function
 
 
 def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     vjps, root = rule.vjps, ns.root
-    kx, ky = rule.keeps
-    # which of (out, x1, x2) to keep, when only x1, only x2, or both are differentiated
-    keeps = {
-        (i, j): tuple((kx is not None and i and kx[p] == VALUE) or (ky is not None and j and ky[p] == VALUE) for p in range(3))
-        for i in (False, True)
-        for j in (False, True)
-    }
-    x1_only, x2_only, both = keeps[True, False], keeps[False, True], keeps[True, True]
-    x1_rule, x2_rule = vjps[0] is not None, vjps[1] is not None
+    # which of (out, x1, x2) to keep when only x1, only x2, or both are differentiated
+    of_x1, of_x2 = [[keep is not None and keep[p] == VALUE for p in range(3)] for keep in rule.keeps]
+    of_both = [u or v for u, v in zip(of_x1, of_x2, strict=True)]
+    x1_flat, x2_flat = (vjp is None for vjp in vjps)
 
     def function(x1: Any, x2: Any, /) -> Any:
         a, b, i, j = x1, x2, None, None
         if type(x1) is Array:
             tape, a, i = x1.tape, x1.data, x1.node
             if type(x2) is Array:
-                other, b, j = x2.tape, x2.data, x2.node
-                if other is not tape:  # the lower level is a constant to the higher one
+                b, j = x2.data, x2.node
+                if (other := x2.tape) is not tape:  # the lower level is a constant to the higher one
                     if other.level > tape.level:
+                        tape = other
                         if i is not None:
                             a, i = freeze(x1), None
-                        tape = other
                     elif j is not None:
                         b, j = freeze(x2), None
         elif type(x2) is Array:
@@ -207,27 +202,35 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         else:
             return raw(x1, x2)
 
-        out = function(a, b) if type(a) is Array or type(b) is Array else _checked(raw, a, b)
-        if j is None or not x2_rule:
-            if i is None or not x1_rule:
-                return out if type(out) is Array else Array(out, root, None)
-            j, keep = None, x1_only
-        elif i is None or not x1_rule:
-            i, keep = None, x2_only
-        else:
-            keep = both
-        records = tape.records
-        node = len(records)
+        try:
+            out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
+        except TypeError as error:
+            raise _explained(error, rule.name, a, b) from None
+        if x1_flat:
+            i = None
+        if x2_flat:
+            j = None
         specs = None
-        shape, dtype = out.shape, out.dtype
-        if (i is not None and (a.shape != shape or a.dtype is not dtype)) or (
-            j is not None and (b.shape != shape or b.dtype is not dtype)
-        ):
-            specs = (i is not None and Spec(a.shape, a.dtype), j is not None and Spec(b.shape, b.dtype))
-        keep_out, keep_a, keep_b = keep
+        if i is None:
+            if j is None:
+                return out if type(out) is Array else box(out, root, None)
+            keep_out, keep_a, keep_b = of_x2
+            if b.shape != out.shape or b.dtype is not out.dtype:
+                specs = (None, Spec(b.shape, b.dtype))
+        elif j is None:
+            keep_out, keep_a, keep_b = of_x1
+            if type(b) is not float and (a.shape != out.shape or a.dtype is not out.dtype):
+                specs = (Spec(a.shape, a.dtype), None)
+        else:
+            keep_out, keep_a, keep_b = of_both
+            if a.shape != b.shape or a.dtype is not b.dtype:
+                specs = (Spec(a.shape, a.dtype), Spec(b.shape, b.dtype))
+        records = tape.records
+        result = Array()
+        result.data, result.tape, result.node = out, tape, len(records)
         saved = (out if keep_out else None, a if keep_a else None, b if keep_b else None)
         records.append((vjps, (i, j), saved, _NO_KEYWORDS, specs))
-        return Array(out, tape, node)
+        return result
 
     return function
 
@@ -264,7 +267,10 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
                     x, lower = freeze(x), True
             values.append(x)
             parents.append(parent)
-        out = function(*values, **kwargs) if lower else _checked(raw, *values, **kwargs)
+        try:
+            out = function(*values, **kwargs) if lower else raw(*values, **kwargs)
+        except TypeError as error:
+            raise _explained(error, rule.name, *values) from None
 
         if joint is None:
             for k, parent in enumerate(parents):
@@ -275,10 +281,10 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             return _constants(ns, out)
         _record(tape, rule, parents, out, outputs, values, kwargs)
         if outputs is not out:
-            return Array(out, tape, len(tape.records) - 1)
+            return box(out, tape, len(tape.records) - 1)
         first = len(tape.records) - len(outputs)
         boxes = (
-            Array(o, tape, first + k) if is_inexact(o.dtype) else ns.constant(o) for k, o in enumerate(outputs)
+            box(o, tape, first + k) if is_inexact(o.dtype) else ns.constant(o) for k, o in enumerate(outputs)
         )
         return type(out)(*boxes) if hasattr(out, "_fields") else type(out)(boxes)
 
@@ -293,18 +299,14 @@ def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str,
     return args, {k: strip(v) for k, v in kwargs.items() if k not in names}
 
 
-def _checked(raw: Function, *args: Any, **kwargs: Any) -> Any:
-    try:
-        return raw(*args, **kwargs)
-    except TypeError as error:
-        kinds = {type(x).__module__.partition(".")[0] for x in args if hasattr(x, "dtype")}
-        if len(kinds) > 1:
-            name = getattr(raw, "__name__", "an operation")
-            raise TypeError(
-                f"{name} was given arrays of several libraries: {', '.join(sorted(kinds))}; "
-                "move them to one with gpubp.to_device"
-            ) from error
-        raise
+def _explained(error: TypeError, name: str, *args: Any) -> TypeError:
+    """The error itself, or a clearer one where the arrays are of several libraries."""
+    kinds = sorted({twin_of(x).library for x in map(strip, args) if is_array(x)})
+    if len(kinds) < 2:
+        return error
+    return TypeError(
+        f"{name} was given arrays of several libraries: {', '.join(kinds)}; move them to one with gpubp.to_device"
+    )
 
 
 def _keep(value: Any, want: int) -> Any:

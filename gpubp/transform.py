@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from .array import FINISHED, Array, Tape, freeze, strip
+from .array import FINISHED, Array, Tape, box, freeze, strip
 from .boundary import is_complex, is_inexact, one_like, put
 from .namespace import fit, twin, twin_of
 from .tree import Node, leaves, map_leaves, rebuild
@@ -143,11 +143,11 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
             else:
                 x = freeze(x)
         if not is_inexact(x.dtype):
-            return Array(x, ns.root, None)
-        box = Array(x, tape, len(nodes))
-        nodes[id(box)] = len(nodes)
+            return box(x, ns.root, None)
+        lifted = box(x, tape, len(nodes))
+        nodes[id(lifted)] = len(nodes)
         tape.records.append(None)
-        return box
+        return lifted
 
     def lift_shared(x: Any) -> Array:
         found = shared.get(id(x))
@@ -450,7 +450,7 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
 def stop_gradient(tree: Any) -> Any:
     """The same values as constants of every enclosing transform."""
-    return map_leaves(lambda x: Array(strip(x), x.tape.ns.root, None) if type(x) is Array else x, tree)
+    return map_leaves(lambda x: box(strip(x), x.tape.ns.root, None) if type(x) is Array else x, tree)
 
 
 # -- recomputation
@@ -535,7 +535,7 @@ def checkpoint(f: Function) -> Function:
 
         def renumber(x: Any) -> Any:
             if type(x) is Array and x.tape is tape and x.node >= start:  # type: ignore[operator]
-                return Array(x.data, tape, next(nodes))
+                return box(x.data, tape, next(nodes))
             return x
 
         return map_leaves(renumber, out)
