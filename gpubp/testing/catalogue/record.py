@@ -16,7 +16,8 @@ import numpy as np
 class Sample:
     """Arguments of one call: float64 (or complex128, integer, boolean) NumPy arrays and static values.
 
-    The suite casts the floating arrays to each dtype and moves all arrays to each backend.
+    The suite casts the floating arrays to each dtype and moves all arrays to each backend, those in tuples, lists
+    and keywords too. A dtype is given as NumPy's (``np.float32``) and becomes the backend's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,12 +45,15 @@ class Record:
     differentiable
         Whether derivatives are checked; False for constants.
     complex
-        Whether the function takes complex arrays, which are then checked too.
+        Whether the function takes complex arrays, which are then checked too. Where no sample is complex, the suite
+        makes complex ones by giving the floating arrays random imaginary parts.
     order
         The highest derivative checked against finite differences.
     post
         Applied to the result before comparing or differentiating, to remove what is not unique (signs and phases
         of eigenvectors): ``post(xp, out)``.
+    host_read
+        Whether the function, or its derivative, must look at values on the host (shapes that depend on data).
     skip
         Backends that cannot run it, with the reason, which is printed.
     """
@@ -60,6 +64,7 @@ class Record:
     complex: bool = False
     order: int = 2
     post: Callable[[Any, Any], Any] | None = None
+    host_read: bool = False
     skip: Mapping[str, str] = field(default_factory=dict)
 
 
