@@ -157,11 +157,11 @@ def primitive(name: str, *vjps: VJP | None, positional: Sequence[str] = (), broa
     _add(Primitive(name, vjps, positional=tuple(positional), broadcasts=broadcasts))
 
 
-def joint(name: str, *, variadic: bool = False) -> Callable[[VJP], VJP]:
+def joint(name: str, *, variadic: bool = False, broadcasts: bool = False) -> Callable[[VJP], VJP]:
     """Register, as a decorator, one rule that returns the cotangents of all arguments."""
 
     def register(vjp: VJP) -> VJP:
-        _add(Primitive(name, joint=vjp, variadic=variadic))
+        _add(Primitive(name, joint=vjp, variadic=variadic, broadcasts=broadcasts))
         return vjp
 
     return register

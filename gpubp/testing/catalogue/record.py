@@ -49,6 +49,9 @@ class Record:
         makes complex ones by giving the floating arrays random imaginary parts.
     order
         The highest derivative checked against finite differences.
+    pre
+        Applied to the arguments first, to keep perturbed ones where the function is defined (symmetric matrices):
+        ``pre(xp, *args)`` gives the arguments of the call.
     post
         Applied to the result before comparing or differentiating, to remove what is not unique (signs and phases
         of eigenvectors): ``post(xp, out)``.
@@ -63,6 +66,7 @@ class Record:
     differentiable: bool = True
     complex: bool = False
     order: int = 2
+    pre: Callable[..., tuple[Any, ...]] | None = None
     post: Callable[[Any, Any], Any] | None = None
     host_read: bool = False
     skip: Mapping[str, str] = field(default_factory=dict)
