@@ -19,9 +19,10 @@ from importlib.util import find_spec
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .array import Array, box, freeze
+from .device import is_array
 from .namespace import twin_of
 from .transform import vjp
-from .tree import leaves, map_leaves, rebuild
+from .tree import leaves, leaves_against, map_leaves, rebuild
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +51,7 @@ class Fused(Generic[P, R]):
 
     def __init__(self, reference: Callable[P, R], forward: Callable[..., Any]) -> None:
         update_wrapper(self, reference)
-        self.name = forward.__name__
+        self.name = self.__name__ = self.__qualname__ = forward.__name__
         self.reference = reference
         self._forward = forward
         self.written: Implementation | None = None
@@ -72,7 +73,7 @@ class Fused(Generic[P, R]):
             if type(x) is Array and (tape is None or x.tape.level > tape.level):
                 tape = x.tape
         if tape is None or not tape.level:
-            return self._constant(tape, args, static)  # type: ignore[return-value]
+            return self._constant(tape, args, static)  # type: ignore[no-any-return]
         values: list[Any] = []
         parents: list[int | None] = []
         for x in args:
@@ -105,7 +106,10 @@ class Fused(Generic[P, R]):
     def _constant(self, tape: Any, args: tuple[Any, ...], static: dict[str, Any]) -> Any:
         if tape is not None:
             args = tuple(x.data if type(x) is Array else x for x in args)
-        ns = twin_of(next(x for x in args if hasattr(x, "dtype")))
+        array = next((x for x in args if is_array(x)), None)
+        if array is None:
+            raise TypeError(f"{self.name} expects arrays, got {', '.join(type(x).__name__ for x in args)}")
+        ns = twin_of(array)
         out, _, _ = self._run(ns, (False,) * len(args), args, static)
         return out if tape is None else map_leaves(tape.ns.constant, out)
 
@@ -243,7 +247,7 @@ class CustomVJP(Generic[P, R]):
         inputs = leaves(args)
         tapes = [x.tape for x in inputs if type(x) is Array and x.node is not None]
         if not tapes:
-            return self.f(*args)
+            return self.f(*args)  # type: ignore[call-arg]
         if self._forward is None or self._backward is None:
             raise TypeError(f"{self.f.__name__} has no derivative yet: call {self.f.__name__}.defvjp first")
         tape = max(tapes, key=lambda t: t.level)
@@ -265,7 +269,10 @@ class CustomVJP(Generic[P, R]):
         first = len(tape.records)
         tape.records.extend([None] * (len(outputs) - 1))
         tape.records.append(_CustomRecord(self._backward, residuals, args, parents, out, len(outputs)))
-        return rebuild(out, [box(x, tape, first + k) for k, x in enumerate(outputs)])
+        return rebuild(out, [box(x, tape, first + k) for k, x in enumerate(outputs)])  # type: ignore[no-any-return]
+
+
+_PLACE = Array()  # stands for an array whose data is not kept
 
 
 class _CustomRecord:
@@ -273,7 +280,7 @@ class _CustomRecord:
         self, backward: Any, residuals: Any, args: Any, parents: Any, out: Any, outputs: int
     ) -> None:
         self.backward, self.residuals, self.parents = backward, residuals, parents
-        self.counts = [len(leaves(arg)) for arg in args]
+        self.structure = map_leaves(lambda _: _PLACE, args)
         self.out, self.outputs = out, outputs
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
@@ -283,11 +290,9 @@ class _CustomRecord:
         outputs = leaves(self.out)
         seeds = [xp.zeros_like(x) if c is None else c for c, x in zip(seeds, outputs, strict=True)]
         found = self.backward(self.residuals, rebuild(self.out, seeds))
-        if not isinstance(found, tuple) or len(found) != len(self.counts):
-            raise TypeError(f"a custom derivative must return a tuple of {len(self.counts)} cotangents")
-        flat: list[Any] = []
-        for tree, n in zip(found, self.counts, strict=True):
-            flat.extend([None] * n if tree is None else leaves(tree))
+        if not isinstance(found, tuple) or len(found) != len(self.structure):
+            raise TypeError(f"a custom derivative must return a tuple of {len(self.structure)} cotangents")
+        flat = leaves_against(self.structure, found, "custom derivative")
         return [(p, c) for p, c in zip(self.parents, flat, strict=True) if p is not None and c is not None]
 
 

@@ -191,26 +191,29 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             if type(x2) is Array:
                 b, j = x2.data, x2.node
                 if (other := x2.tape) is not tape:  # the lower level is a constant to the higher one
+                    if other.ns is not ns:
+                        raise several_libraries(rule.name, tape.ns, other.ns)
                     if other.level > tape.level:
                         tape = other
                         if i is not None:
                             a, i = freeze(x1), None
                     elif j is not None:
                         b, j = freeze(x2), None
+            elif type(x2) is not float:
+                _same_library(ns, rule.name, x2)
         elif type(x2) is Array:
             tape, b, j = x2.tape, x2.data, x2.node
+            if type(x1) is not float:
+                _same_library(ns, rule.name, x1)
         else:
             return raw(x1, x2)
 
-        try:
-            out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
-        except TypeError as error:
-            raise _explained(error, rule.name, a, b) from None
+        out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
         if x1_flat:
             i = None
         if x2_flat:
             j = None
-        specs = None
+        specs: Any = None
         if i is None:
             if j is None:
                 return out if type(out) is Array else box(out, root, None)
@@ -264,13 +267,14 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
                 elif x.node is None:
                     x = x.data
                 else:
+                    if x.tape.ns is not ns and x.tape.ns is not tape.ns:
+                        raise several_libraries(rule.name, tape.ns, x.tape.ns)
                     x, lower = freeze(x), True
+            elif type(x) not in _NO_ARRAYS:
+                _same_library(tape.ns, rule.name, x)
             values.append(x)
             parents.append(parent)
-        try:
-            out = function(*values, **kwargs) if lower else raw(*values, **kwargs)
-        except TypeError as error:
-            raise _explained(error, rule.name, *values) from None
+        out = function(*values, **kwargs) if lower else raw(*values, **kwargs)
 
         if joint is None:
             for k, parent in enumerate(parents):
@@ -299,13 +303,19 @@ def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str,
     return args, {k: strip(v) for k, v in kwargs.items() if k not in names}
 
 
-def _explained(error: TypeError, name: str, *args: Any) -> TypeError:
-    """The error itself, or a clearer one where the arrays are of several libraries."""
-    kinds = sorted({twin_of(x).library for x in map(strip, args) if is_array(x)})
-    if len(kinds) < 2:
-        return error
+def _same_library(ns: Namespace, name: str, x: Any) -> None:
+    """Refuse an array of another library: some would convert it silently, and its gradient be lost."""
+    if _BY_TYPE.get(type(x)) is ns or isinstance(x, int | float | complex) or not is_array(x):
+        return
+    if (other := twin_of(x)) is not ns:
+        raise several_libraries(name, ns, other)
+
+
+def several_libraries(name: str, *namespaces: Namespace) -> TypeError:
+    """The error of mixing arrays that no operation takes together."""
     return TypeError(
-        f"{name} was given arrays of several libraries: {', '.join(kinds)}; move them to one with gpubp.to_device"
+        f"{name} was given arrays of several libraries: {' and '.join(ns.library for ns in namespaces)}; "
+        "move them to one with gpubp.to_device"
     )
 
 
@@ -432,6 +442,9 @@ def twin_of(x: Any) -> Namespace:
     return found
 
 
+_NO_ARRAYS = frozenset({bool, int, float, complex, type(None)})
+
+
 def array_namespace(*arrays: Any) -> Any:
     """The namespace for these arrays: the differentiable twin if one is traced, else the library's own.
 
@@ -448,20 +461,19 @@ def array_namespace(*arrays: Any) -> Any:
     TypeError
         If there is no array among the arguments, or if they are of several libraries.
     """
-    plain: Any = None
+    found: Namespace | None = None
     for x in arrays:
         if type(x) is Array:
             return x.tape.ns
-        if plain is None and not isinstance(x, int | float | complex | None):
-            plain = x
-    if plain is None:
+        if type(x) in _NO_ARRAYS:
+            continue
+        ns = _BY_TYPE.get(type(x)) or twin_of(x)
+        if found is not None and ns is not found:
+            raise several_libraries("array_namespace", found, ns)
+        found = ns
+    if found is None:
         raise TypeError(f"array_namespace was given no array: {', '.join(type(x).__name__ for x in arrays)}")
-    namespaces = {twin_of(x) for x in arrays if not isinstance(x, int | float | complex | None)}
-    if len(namespaces) > 1:
-        raise TypeError(
-            "arrays of several libraries: " + ", ".join(sorted(ns.raw.__name__ for ns in namespaces))
-        )
-    return twin_of(plain).raw
+    return found.raw
 
 
 def constant(x: Any) -> Any:

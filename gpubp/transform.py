@@ -14,8 +14,8 @@ from typing import Any
 
 from .array import FINISHED, Array, Tape, box, freeze, strip
 from .boundary import is_complex, is_inexact, one_like, put
-from .namespace import fit, twin, twin_of
-from .tree import Node, leaves, map_leaves, rebuild
+from .namespace import fit, several_libraries, twin, twin_of
+from .tree import Node, leaves, leaves_against, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -132,10 +132,7 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
         ns = x.tape.ns if type(x) is Array else twin_of(x)
         if ns is not tape.ns:
             if tape.ns is not None:
-                raise TypeError(
-                    f"one transform was given arrays of several libraries: {tape.ns.raw.__name__} and "
-                    f"{ns.raw.__name__}; move them to one with gpubp.to_device"
-                )
+                raise several_libraries("one transform", tape.ns, ns)
             tape.ns = ns
         if type(x) is Array:
             if x.node is None:
@@ -171,7 +168,7 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
     return visit(tree)
 
 
-def _scalar(x: complex, ns: Any = None) -> Any:
+def _scalar(x: Any, ns: Any = None) -> Any:
     """A Python number as a 0-d array, float64 or complex128."""
     xp = twin("numpy").raw if ns is None else ns.raw
     return xp.asarray(x, dtype=xp.complex128 if isinstance(x, complex) else xp.float64)
@@ -221,7 +218,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
         If there is no floating-point array to differentiate, or the value is not a real scalar.
     """
 
-    @wraps(f)
+    @wraps(f, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         trace = Trace(f, args, kwargs, _argnums(argnums, args, f), keep=False)
         value, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
@@ -249,7 +246,7 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     """
     both = value_and_grad(f, argnums, has_aux)
 
-    @wraps(f)
+    @wraps(f, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, found = both(*args, **kwargs)
         return (found, value[1]) if has_aux else found
@@ -282,11 +279,11 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
     value = map_leaves(trace.lower, out)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
-        seeds = leaves(map_scalars(cotangent))
-        if len(seeds) != len(outputs):
-            raise TypeError(f"the cotangent has {len(seeds)} arrays, the value of {_name(f)} has {len(outputs)}")
+        seeds = leaves_against(out, map_scalars(cotangent), "cotangent")
         cotangents: list[Any] = [None] * len(trace.records)
         for x, g in zip(outputs, seeds, strict=True):
+            if g is None:
+                continue
             if tuple(g.shape) != tuple(x.shape):
                 raise ValueError(f"a cotangent of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
             if type(x) is Array and x.tape is trace.tape:
@@ -348,8 +345,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     value, tangent
     """
     primals, tangents = map_scalars(tuple(primals)), map_scalars(tuple(tangents))
-    if (n := len(leaves(primals))) != (m := len(leaves(tangents))):
-        raise TypeError(f"jvp was given {n} primal arrays and {m} tangents")
+    if len(primals) != len(tangents):
+        raise TypeError(f"jvp was given {len(primals)} primals and {len(tangents)} tangents")
     value, pullback = vjp(f, *primals)
     zeros = map_leaves(lambda x: _namespace(x).zeros_like(x), value)
     _, pushforward = vjp(pullback, zeros)
@@ -376,7 +373,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
         For complex values, whose Jacobian is no single complex matrix; use `vjp`.
     """
 
-    @wraps(f)
+    @wraps(f, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         numbers = _argnums(argnums, args, f)
         chosen = map_scalars(tuple(args[k] for k in numbers))
@@ -400,14 +397,15 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
             for i in range(flat.shape[0]):
                 seed = xp.reshape(put(xp, flat, (i,), 1.0), out.shape)
                 found.append(pullback(rebuild(value, [*zeros[:k], seed, *zeros[k + 1 :]])))
-            columns = [leaves(row) for row in found]
-            stacked = [
-                xp.reshape(xp.stack([row[j] for row in columns]), (*out.shape, *leaf.shape))
-                if columns
-                else xp.zeros((*out.shape, *leaf.shape), dtype=leaf.dtype)
-                for j, leaf in enumerate(leaves(chosen))
-            ]
-            tree = rebuild(chosen, stacked)
+            columns = iter(zip(*map(leaves, found), strict=True))
+
+            def block(x: Any) -> Any:
+                if not is_inexact(x.dtype):
+                    return None
+                shape = (*out.shape, *x.shape)
+                return xp.reshape(xp.stack(next(columns)), shape) if found else xp.zeros(shape, dtype=x.dtype)
+
+            tree = map_leaves(block, chosen)
             return tree[0] if isinstance(argnums, int) else tree
 
         return rows(0) if outputs and value is outputs[0] else rebuild(value, map(rows, range(len(outputs))))
@@ -514,7 +512,7 @@ def checkpoint(f: Function) -> Function:
         In the backward pass, if a value computed in `f` got out other than by being returned.
     """
 
-    @wraps(f)
+    @wraps(f, updated=())
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         tapes = [x.tape for x in leaves((f, args, kwargs)) if type(x) is Array and x.node is not None]
         if not tapes:

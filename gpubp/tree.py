@@ -95,22 +95,53 @@ def rebuild(tree: T, new_leaves: Any) -> T:
     return map_leaves(lambda _: next(values), tree)
 
 
+def leaves_against(tree: Any, other: Any, what: str = "tree", path: str = "") -> list[Any]:
+    """What stands in `other` where `tree` has arrays; None where a whole part of `other` is None.
+
+    Raises
+    ------
+    TypeError
+        If `other` is not built like `tree`; the message calls it `what`.
+    """
+    children = _children(tree)
+    if children is None:
+        if not is_array(tree):
+            return []
+        if other is not None and not is_array(other):
+            raise TypeError(f"the {what} has {type(other).__name__} where an array is expected{_at(path)}")
+        return [other]
+    others = dict(_children(other) or ()) if other is not None else {}
+    if other is not None and (type(other) is not type(tree) or [k for k, _ in children] != list(others)):
+        raise TypeError(f"the {what} is no {type(tree).__name__} of the same structure as the value{_at(path)}")
+    return [x for k, v in children for x in leaves_against(v, others.get(k), what, path + k)]
+
+
+def _at(path: str) -> str:
+    return f" at {path.removeprefix('.')}" if path else ""
+
+
+def _children(tree: Any) -> list[tuple[str, Any]] | None:
+    """The parts of a tree by the way to each, as one would write it; None for what is no container."""
+    if isinstance(tree, Node):
+        return [(f".{name}", value) for name, value in tree.__dict__.items()]
+    if isinstance(tree, dict):
+        return [(f"[{key!r}]", value) for key, value in tree.items()]
+    if isinstance(tree, list | tuple):
+        return [(f"[{k}]", value) for k, value in enumerate(tree)]
+    return None
+
+
 def leaves_with_paths(tree: Any) -> list[tuple[str, Any]]:
     """The arrays of a tree with the way to each, as one would write it: ``layers[0].W``, ``['a'][1]``."""
     found: list[tuple[str, Any]] = []
 
     def visit(path: str, x: Any) -> None:
-        if isinstance(x, Node):
-            for name, value in x.__dict__.items():
-                visit(f"{path}.{name}" if path else name, value)
-        elif isinstance(x, dict):
-            for key, value in x.items():
-                visit(f"{path}[{key!r}]", value)
-        elif isinstance(x, list | tuple):
-            for k, value in enumerate(x):
-                visit(f"{path}[{k}]", value)
+        children = _children(x)
+        if children is not None:
+            for step, value in children:
+                visit(path + step, value)
         elif is_array(x):
-            found.append((path, x))
+            found.append((path.removeprefix("."), x))
 
     visit("", tree)
     return found
