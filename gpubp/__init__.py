@@ -1,6 +1,8 @@
 """gpubp: train neural networks by backpropagation on whatever array library the data lives in."""
 
 from .device import device as device
+from .device import from_dlpack as from_dlpack
+from .device import to_numpy as to_numpy
 from .fused import custom_vjp as custom_vjp
 from .fused import fused as fused
 from .namespace import array_namespace as array_namespace
@@ -14,5 +16,6 @@ from .transform import jvp as jvp
 from .transform import stop_gradient as stop_gradient
 from .transform import value_and_grad as value_and_grad
 from .transform import vjp as vjp
+from .tree import to_device as to_device
 
 __version__ = "0.1.0"

@@ -429,8 +429,8 @@ def twin(library: Any) -> Namespace:
     raw = namespace_by_name(library) if isinstance(library, str) else library
     found = _BY_RAW.get(raw.__name__)
     if found is None:
-        library_name = raw.__name__.removeprefix("array_api_compat.").replace("jax.numpy", "jax")
-        found = _BY_RAW[raw.__name__] = Namespace(f"gpubp.{library_name}", raw)
+        name = raw.__name__.removeprefix("array_api_compat.").removeprefix("gpubp.testing.")
+        found = _BY_RAW[raw.__name__] = Namespace(f"gpubp.{name.removesuffix('.numpy')}", raw)
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .array import Array
-from .device import is_array
+from .device import Device, is_array, move
 
 Leaf = Callable[[Any], Any]
 T = TypeVar("T")
@@ -93,6 +93,38 @@ def rebuild(tree: T, new_leaves: Any) -> T:
     """The same tree with `new_leaves`, in the order of `leaves`."""
     values: Iterator[Any] = iter(new_leaves)
     return map_leaves(lambda _: next(values), tree)
+
+
+def to_device(tree: T, where: Device | str) -> T:
+    """The same tree with its arrays on another device, or in another library.
+
+    Parameters
+    ----------
+    tree
+        A pytree of plain arrays: an array, a net, a batch.
+    where
+        A `Device`, a device's name as `gpubp.device` takes it, or a library's name.
+
+    Returns
+    -------
+    tree
+        Arrays that are there already stay the same objects, and shared ones stay shared.
+
+    Raises
+    ------
+    TypeError
+        If an array is traced: inside a transform data stays in its library.
+    """
+    moved: dict[int, Any] = {}
+
+    def place(x: Any) -> Any:
+        if type(x) is Array:
+            raise TypeError("to_device of a traced array; move the data before the transform")
+        if id(x) not in moved:
+            moved[id(x)] = move(x, where)
+        return moved[id(x)]
+
+    return map_leaves(place, tree)
 
 
 def leaves_against(tree: Any, other: Any, what: str = "tree", path: str = "") -> list[Any]:

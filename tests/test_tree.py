@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import gpubp as bp
 from gpubp.tree import Node, leaves, leaves_against, leaves_with_paths, map_leaves, rebuild
 
 A, B, C = np.zeros(1), np.ones(2), np.arange(3)
@@ -69,3 +70,16 @@ def test_leaves_against():
         leaves_against({"a": A}, {"b": A})
     with pytest.raises(TypeError, match=r"has str where an array is expected at w"):
         leaves_against(Layer(A), Layer("x"))
+
+
+def test_to_device_moves_whole_trees():
+    strict = pytest.importorskip("array_api_strict")
+    net = Layer(A, [Layer(A), Layer(B)])
+    moved = bp.to_device({"net": net, "n": 3}, "array_api_strict")["net"]
+    assert isinstance(moved.w, type(strict.ones(1)))
+    assert moved.children[0].w is moved.w
+    back = bp.to_device(moved, "cpu")
+    np.testing.assert_array_equal(back.children[1].w, B)
+    assert bp.to_device(net, "cpu").w is A
+    with pytest.raises(TypeError, match="to_device of a traced array; move the data before"):
+        bp.grad(lambda x: bp.to_device(x, "array_api_strict"))(1.0)
