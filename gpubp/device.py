@@ -31,6 +31,7 @@ __all__ = [
     "move",
     "namespace_by_name",
     "raw_namespace",
+    "resolve",
     "to_numpy",
 ]
 
@@ -311,7 +312,7 @@ def move(x: PlainArray, where: Device | str) -> PlainArray:
     TypeError
         If the library cannot hold the dtype, as JAX cannot hold 64-bit numbers unless told to.
     """
-    source, target = device_of(x), _resolve(where)
+    source, target = device_of(x), resolve(where)
     if source == target:
         return x
     with target.activate():
@@ -366,7 +367,7 @@ def from_dlpack(x: Any, where: Device | str | None = None) -> PlainArray:
             raise ValueError(f"memory of DLPack device type {kind} is neither the host's nor CUDA's; say `where`")
         target = CPU if kind == 1 else Device("cupy", f"cuda:{index}")
     else:
-        target = _resolve(where)
+        target = resolve(where)
     with target.activate():
         shared = _share(x, target)
     if device_of(shared) != target:
@@ -374,7 +375,8 @@ def from_dlpack(x: Any, where: Device | str | None = None) -> PlainArray:
     return shared
 
 
-def _resolve(where: Device | str) -> Device:
+def resolve(where: Device | str) -> Device:
+    """Return the device that `where` names, as `move` takes it: a device string or a library's name."""
     if isinstance(where, Device):
         return where
     if where == "numpy":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, to_numpy
+from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve, to_numpy
 
 __all__ = ["Batches", "batches"]
 
@@ -38,7 +38,8 @@ class Batches:
         for position, array in enumerate(self._data):
             _check_indices(array, position)
         self._size, self._drop_last = batch_size, drop_last
-        self._device, self._dtype = device, dtype
+        self._device = None if device is None else resolve(device)
+        self._dtype = dtype
         self._order = shuffled(self._rows, seed, epoch) if shuffle else np.arange(self._rows)
 
     def __len__(self) -> int:
