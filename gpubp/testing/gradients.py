@@ -133,13 +133,11 @@ class _Check:
         self.outputs = leaves(value)
         if not any(is_inexact(x.dtype) for x in self.outputs):
             raise TypeError(f"check_grads needs a floating-point array as the function's result, got {_shown(value)}")
-        self.host_weights = [_draw(rng, x) for x in self.outputs]
+        self.host_weights = [draw(rng, x) for x in self.outputs]
         drawn = zip(self.host_weights, self.outputs, strict=True)
         self.weights = rebuild(value, [move(w, device_of(x)) for w, x in drawn])
         found = self.pullback(self.weights)
-        gradients = {
-            name + path: to_numpy(g) for name, tree in zip(names, found, strict=True) for path, g in _paths(tree)
-        }
+        gradients = {path: to_numpy(g) for path, g in named_leaves(found, names)}
         self.gradient = {key: gradients[paths[0]] for key, (paths, _) in self.inputs.items()}
         for key, (paths, x) in self.inputs.items():
             g = self.gradient[key]
@@ -149,7 +147,7 @@ class _Check:
                 )
 
     def run(self) -> None:
-        direction = {key: _draw(self.rng, x) for key, (_, x) in self.inputs.items()}
+        direction = {key: draw(self.rng, x) for key, (_, x) in self.inputs.items()}
         length = np.sqrt(sum(_inner(v, v) for v in direction.values()))
         direction = {key: v / length if length else v for key, v in direction.items()}
         slope = self.slope(direction)
@@ -237,7 +235,7 @@ class _Check:
     def message(self, mode: str, found: float, slope: _Slope, direction: dict[Any, Any]) -> str:
         error = abs(found - slope.value)
         if not np.isfinite(found):
-            return f"the derivative of order {self.order} ({mode} mode) is {found}; in its arguments\n{self.table(direction)}"
+            return f"the derivative of order {self.order} ({mode} mode) is {found}\n{self.table(direction)}"
         if not np.isfinite(slope.value):
             return (
                 f"the function is not finite near this point, at steps down to {slope.step:.0e}: "
@@ -249,9 +247,10 @@ class _Check:
                 f"{slope.step:.0e} differ by {slope.rough:.3g}, so it has a kink or a jump here and finite differences "
                 f"cannot judge its gradient; move the point away from it\n{self.table(direction)}"
             )
+        relative = error / max(abs(slope.value), 1e-300)
         return (
-            f"wrong derivative of order {self.order} ({mode} mode): expected {slope.value:.12g} (finite differences with "
-            f"step {slope.step:.0e}), got {found:.12g}: error {error:.3g}, relative {error / max(abs(slope.value), 1e-300):.3g}, "
+            f"wrong derivative of order {self.order} ({mode} mode): expected {slope.value:.12g} (finite differences "
+            f"with step {slope.step:.0e}), got {found:.12g}: error {error:.3g}, relative {relative:.3g}, "
             f"allowed {self.allowed(slope):.3g}\n{self.table(direction)}"
         )
 
@@ -286,8 +285,7 @@ def _keys(args: Any) -> list[Any]:
 def _inputs(args: Any, names: list[str]) -> dict[Any, tuple[list[str], Any]]:
     """The differentiable inputs by key: the paths to each, and its values on the host."""
     found: dict[Any, tuple[list[str], Any]] = {}
-    paths = [(name + path, x) for name, arg in zip(names, args, strict=True) for path, x in _paths(arg)]
-    for key, (path, x) in zip(_keys(args), paths, strict=True):
+    for key, (path, x) in zip(_keys(args), named_leaves(args, names), strict=True):
         if not is_inexact(x.dtype):
             continue
         host = to_numpy(x)
@@ -300,12 +298,16 @@ def _inputs(args: Any, names: list[str]) -> dict[Any, tuple[list[str], Any]]:
     return found
 
 
-def _paths(tree: Any) -> list[tuple[str, Any]]:
-    """Paths that can follow an argument's name."""
-    return [(path if path[:1] in ("", "[") else f".{path}", x) for path, x in leaves_with_paths(tree)]
+def named_leaves(args: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """The arrays in arguments, each with its path after the argument's name: ``args[0].layers[0].W``."""
+    return [
+        (name + (path if path[:1] in ("", "[") else f".{path}"), x)
+        for name, arg in zip(names, args, strict=True)
+        for path, x in leaves_with_paths(arg)
+    ]
 
 
-def _draw(rng: Any, x: Any) -> Any:
+def draw(rng: Any, x: Any) -> Any:
     """Normal random numbers of the shape and dtype of `x`; zeros for what has no derivative."""
     shape, dtype = tuple(x.shape), str(x.dtype).rpartition(".")[2]
     if not is_inexact(x.dtype):

@@ -1,0 +1,368 @@
+"""Every function of the standard and every fused function, from its record in the catalogue."""
+
+import zlib
+from itertools import chain
+from types import ModuleType
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import gpubp as bp
+import gpubp.functions
+from gpubp.array import Array
+from gpubp.boundary import is_inexact
+from gpubp.fused import FUSED
+from gpubp.namespace import _BEYOND, twin
+from gpubp.rules.registry import RULES, Query, Undifferentiable
+from gpubp.testing import CATALOGUE, Sample, check_grads
+from gpubp.testing.backends import load
+from gpubp.tree import leaves, map_leaves, rebuild
+
+DTYPES = ("float64", "float32")
+TOLERANCES = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-4, "complex64": 2e-4}
+COMPLEX = {"float64": "complex128", "float32": "complex64"}
+RECORDS = list(CATALOGUE.values())
+DIFFERENTIABLE = [r for r in RECORDS if r.differentiable]
+
+each = pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
+each_differentiable = pytest.mark.parametrize("record", DIFFERENTIABLE, ids=lambda r: r.name)
+each_fused = pytest.mark.parametrize("name", sorted(FUSED))
+
+
+# -- is the catalogue complete?
+
+
+def standard() -> set[str]:
+    """Return the names of the standard's functions as the registry has them: ``exp``, ``linalg.inv``, ``fft.fft``."""
+
+    def functions(module: ModuleType, prefix: str) -> set[str]:
+        names = {n for n in module.__all__ if callable(getattr(module, n)) and not isinstance(getattr(module, n), type)}
+        return {prefix + n for n in names if "array_api_strict" not in n and not n.startswith("_")}
+
+    main = functions(array_api_strict, "")
+    linalg = {n for n in functions(array_api_strict.linalg, "linalg.") if n.removeprefix("linalg.") not in main}
+    forgotten = {"linalg.eig", "linalg.eigvals"}  # in array-api-strict's __all__, that is
+    return main | linalg | forgotten | functions(array_api_strict.fft, "fft.")
+
+
+def missing(catalogue: dict) -> list[str]:
+    """Return the functions that have no record; those that return no arrays need none."""
+    ours = {name for name, rule in RULES.items() if not isinstance(rule, Query)}
+    return sorted((ours | set(FUSED)) - set(catalogue))
+
+
+def test_every_function_of_the_standard_has_a_rule():
+    assert len(standard()) == 170
+    assert sorted(standard() - set(RULES)) == []
+
+
+def test_every_rule_and_every_fused_function_has_a_record():
+    assert missing(CATALOGUE) == []
+
+
+def test_every_record_belongs_to_a_function():
+    assert sorted(set(CATALOGUE) - set(RULES) - set(FUSED)) == []
+
+
+@pytest.mark.parametrize("name", ["exp", "linalg.inv", "_put", *sorted(FUSED)[:1]])
+def test_a_record_that_is_taken_away_is_missed(name):
+    assert missing({k: v for k, v in CATALOGUE.items() if k != name}) == [name]
+
+
+# -- from a record to calls
+
+
+def variants(record):
+    """Yield each sample in each dtype: ``(dtype, sample)``, with complex ones where the record says so."""
+    rng = np.random.default_rng(zlib.crc32(record.name.encode()))
+    samples = list(record.samples(rng))
+    complex_ones = [s for s in samples if any(x.dtype.kind == "c" for x in arrays(s))]
+    if record.complex and not complex_ones:
+        complex_ones = [with_imaginary_parts(s, rng) for s in samples if any(x.dtype.kind == "f" for x in arrays(s))]
+    for dtype in DTYPES:
+        yield from ((dtype, cast(s, dtype)) for s in samples if not any(x.dtype.kind == "c" for x in arrays(s)))
+        yield from ((COMPLEX[dtype], cast(s, dtype)) for s in complex_ones)
+
+
+def arrays(sample) -> list:
+    return leaves((sample.args, sample.kwargs))
+
+
+def mapped(f, sample) -> Sample:
+    args, kwargs = map_leaves(f, (sample.args, sample.kwargs))
+    return Sample(*args, **kwargs)
+
+
+def with_imaginary_parts(sample, rng):
+    return mapped(lambda x: x + 1j * rng.normal(size=x.shape) if x.dtype.kind == "f" else x, sample)
+
+
+def cast(sample, dtype):
+    kinds = {"f": dtype, "c": COMPLEX[dtype]}
+    return mapped(lambda x: np.asarray(x, dtype=kinds.get(x.dtype.kind, x.dtype)), sample)
+
+
+def on(backend, sample):
+    """Return a sample with a backend's arrays and dtypes."""
+
+    def visit(x):
+        if isinstance(x, np.ndarray):
+            return backend.asarray(x)
+        if isinstance(x, np.dtype) or (isinstance(x, type) and issubclass(x, np.generic)):
+            return getattr(backend.xp, np.dtype(x).name)
+        if type(x) in (list, tuple):
+            return type(x)(map(visit, x))
+        return x
+
+    return Sample(*map(visit, sample.args), **{k: visit(v) for k, v in sample.kwargs.items()})
+
+
+def function(name, xp):
+    """Return the function of a record: a fused one, or that of a namespace of plain or of traced arrays."""
+    if name in FUSED:
+        return FUSED[name]
+    if name in _BEYOND and isinstance(xp, ModuleType) and not hasattr(xp, name):
+        return _BEYOND[name](xp)
+    for part in name.split("."):
+        xp = getattr(xp, part)
+    return xp
+
+
+def call(record, xp, sample):
+    out = function(record.name, xp)(*sample.args, **sample.kwargs)
+    return out if record.post is None else record.post(xp, out)
+
+
+def plain(record, xp, sample):
+    """Compute with plain arrays, by the library itself; by the reference if the function is fused."""
+    if record.name in FUSED:
+        return FUSED[record.name].reference(*sample.args, **sample.kwargs)
+    return call(record, xp, sample)
+
+
+def of_arrays(record, xp, sample):
+    """Return a sample's call as a function of its arrays alone, with them."""
+    tree = (sample.args, sample.kwargs)
+
+    def f(*values):
+        args, kwargs = rebuild(tree, values)
+        return call(record, xp, Sample(*args, **kwargs))
+
+    return f, leaves(tree)
+
+
+def differentiable(sample):
+    return any(is_inexact(x.dtype) for x in arrays(sample))
+
+
+def weights(out, seed=0):
+    """Return random cotangents for the arrays of a result, on the host."""
+    rng = np.random.default_rng(seed)
+
+    def draw(x):
+        dtype = str(x.dtype).rpartition(".")[2]
+        drawn = rng.normal(size=tuple(x.shape)) + 1j * rng.normal(size=tuple(x.shape))
+        return np.asarray(drawn if "complex" in dtype else drawn.real, dtype=dtype if is_inexact(x.dtype) else float)
+
+    return map_leaves(draw, out)
+
+
+def gradients(f, values, backend, order=1):
+    """Return the gradients of a function of arrays, with random cotangents: a list, None for integer arrays."""
+    for k in range(order - 1):
+        f = gradient_function(f, backend, k)
+    out, pullback = bp.vjp(f, *values)
+    return out, list(pullback(map_leaves(backend.asarray, weights(out, order - 1))))
+
+
+def gradient_function(f, backend, seed):
+    def g(*values):
+        out, pullback = bp.vjp(f, *values)
+        return [c for c in pullback(map_leaves(backend.asarray, weights(out, seed))) if c is not None]
+
+    return g
+
+
+def same(actual, expected, dtype, what, backend):
+    """Assert that two results agree in structure, dtype, shape and value."""
+    tolerance = TOLERANCES[dtype]
+    if not hasattr(expected, "dtype") and not isinstance(expected, (tuple, list)):
+        assert actual == expected, what
+        return
+    found, wanted = leaves(actual), leaves(expected)
+    assert len(found) == len(wanted), what
+    for a, e in zip(found, wanted, strict=True):
+        a = backend.to_numpy(a.data if type(a) is Array else a)
+        assert a.dtype == np.asarray(e).dtype, what
+        np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance, err_msg=what)
+
+
+def skip_where_told(record, backend):
+    if backend.name in record.skip:
+        pytest.skip(f"{record.name} on {backend.name}: {record.skip[backend.name]}")
+
+
+# -- the checks
+
+
+@each
+def test_forward_agrees_with_numpy(record, backend):
+    skip_where_told(record, backend)
+    numpy = load("numpy")
+    for dtype, sample in variants(record):
+        expected = plain(record, numpy.xp, sample)
+        f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
+        if differentiable(sample):
+            actual, _ = bp.vjp(f, *values)
+        else:
+            actual = f(*map(bp.constant, values))
+        same(actual, expected, dtype, f"{record.name}{sample} in {dtype}", backend)
+
+
+@each_differentiable
+def test_gradient_agrees_with_numpy(record, backend):
+    """First derivatives in every dtype, second ones in float64; inputs stay as they are, however they lie in memory."""
+    skip_where_told(record, backend)
+    numpy = load("numpy")
+    for dtype, sample in variants(record):
+        if not differentiable(sample):
+            continue
+        what = f"{record.name}{sample} in {dtype}"
+        exact = cast(sample, "float64")
+        f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
+        g, host = of_arrays(record, twin("numpy"), exact)
+        for order in range(1, 3 if dtype in ("float64", "complex128") and record.order > 1 else 2):
+            before = [x.copy() for x in arrays(sample)]
+            _, found = gradients(f, values, backend, order)
+            for x, old in zip(values, before, strict=True):
+                assert backend.to_numpy(x).tobytes() == old.tobytes(), f"{what} wrote into its input"
+            _, expected = gradients(g, host, numpy, order)
+            for x, c, e in zip(values, found, expected, strict=True):
+                if c is not None:
+                    assert c.dtype == x.dtype, f"gradient of {what}"
+                    e = np.asarray(e, dtype=backend.to_numpy(x).dtype)
+                    same(c, e, dtype, f"derivative {order} of {what}", backend)
+        if dtype in ("float64", "complex128"):
+            _, found = gradients(f, [strided(x, backend) for x in arrays(sample)], backend)
+            for x, c, e in zip(values, found, gradients(g, host, numpy)[1], strict=True):
+                assert (c is None) == (e is None)
+                if c is not None:
+                    same(c, e, dtype, f"gradient of {what}, strided", backend)
+
+
+def strided(host, backend):
+    """Return an array of a backend with these values, in memory with gaps between its elements."""
+    if not host.ndim:
+        return backend.asarray(host)
+    wide = np.repeat(host, 2, axis=-1)
+    return backend.asarray(wide)[..., ::2]
+
+
+@each_differentiable
+def test_derivatives_agree_with_finite_differences(record):
+    numpy = load("numpy")
+    for dtype, sample in variants(record):
+        if dtype in ("float64", "complex128") and differentiable(sample):
+            f, values = of_arrays(record, twin("numpy"), on(numpy, sample))
+            check_grads(f, values, order=record.order, directions=1)
+
+
+@each_differentiable
+def test_nothing_is_read_on_the_host(record):
+    if record.host_read:
+        pytest.skip(f"{record.name} looks at values")
+    backend = load("standin")
+    skip_where_told(record, backend)
+    for dtype, sample in variants(record):
+        if dtype in ("float64", "complex128") and differentiable(sample):
+            f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
+            with backend.xp.no_host_reads():
+                out, pullback = bp.vjp(f, *values)
+                pullback(map_leaves(backend.asarray, weights(out)))
+
+
+@each_differentiable
+def test_mixed_dtypes_give_each_argument_its_own(record):
+    numpy = load("numpy")
+    for dtype, sample in variants(record):
+        if dtype not in COMPLEX.values() and sum(x.dtype.kind == "f" for x in arrays(sample)) > 1:
+            first = iter([True])
+            mixed = mapped(lambda x: x.astype("f4") if x.dtype.kind == "f" and next(first, False) else x, sample)
+            try:
+                expected = plain(record, numpy.xp, mixed)
+            except (TypeError, ValueError):
+                continue  # the function itself does not mix
+            f, values = of_arrays(record, twin("numpy"), mixed)
+            out, found = gradients(f, values, numpy)
+            same(out, expected, "float32", f"{record.name}{mixed}", numpy)
+            assert [(c.dtype, c.shape) for c in found if c is not None] == [
+                (x.dtype, x.shape) for x in values if is_inexact(x.dtype)
+            ]
+
+
+@pytest.mark.parametrize("name", sorted(n for n, rule in RULES.items() if isinstance(rule, Undifferentiable)))
+def test_a_derivative_that_does_not_exist_is_refused(name):
+    for _, sample in variants(CATALOGUE[name]):
+        if differentiable(sample):
+            f, values = of_arrays(CATALOGUE[name], twin("numpy"), sample)
+            out, pullback = bp.vjp(f, *values)
+            with pytest.raises(NotImplementedError, match=f"{name.rpartition('.')[2]} has no derivative"):
+                pullback(weights(out))
+
+
+# -- fused functions: the reference, the hand-written passes and the overrides are one function
+
+
+@each_fused
+def test_hand_written_passes_agree_with_the_reference(name, backend):
+    record, fused = CATALOGUE[name], FUSED[name]
+    skip_where_told(record, backend)
+    load_overrides(fused, backend)
+    implementations = [fused.written, *chain(fused.overrides[k] for k in fused.overrides if k == backend.name)]
+    for dtype, sample in variants(record):
+        if not differentiable(sample):
+            continue
+        sample = on(backend, sample)
+        positions = [k for k, x in enumerate(sample.args) if hasattr(x, "dtype") and is_inexact(x.dtype)]
+        for wanted in subsets(positions):
+            expected, cotangent, derivative = by_reference(fused, sample, wanted, backend)
+            needs = tuple(k in wanted for k in range(len(sample.args)))
+            for implementation in implementations:
+                what = f"{name}{sample} in {dtype}, needs={needs}"
+                result = implementation.forward(backend.xp, needs, *sample.args, **sample.kwargs)
+                if result is NotImplemented:
+                    continue
+                out, residuals = result
+                same(out, map_leaves(backend.to_numpy, expected), dtype, what, backend)
+                if wanted:
+                    found = implementation.backward(backend.xp, needs, cotangent, residuals, **sample.kwargs)
+                    for k in wanted:
+                        same(found[k], backend.to_numpy(derivative[k]), dtype, f"{what}, argument {k}", backend)
+
+
+def load_overrides(fused, backend):
+    gpubp.fused.load_kernels(backend.name)
+
+
+def subsets(positions):
+    """Yield none, each alone, all but one, and all of the positions."""
+    chosen = {(), tuple(positions)}
+    chosen |= {(k,) for k in positions} | {tuple(p for p in positions if p != k) for k in positions}
+    return sorted(chosen)
+
+
+def by_reference(fused, sample, wanted, backend):
+    """Return the reference's value, a cotangent, and its derivatives by the rules, by argument."""
+
+    def f(*values):
+        args = [bp.constant(x) if values and hasattr(x, "dtype") else x for x in sample.args]
+        for k, v in zip(wanted, values, strict=True):
+            args[k] = v
+        return fused.reference(*args, **sample.kwargs)
+
+    if not wanted:
+        return f(), None, {}
+    out, pullback = bp.vjp(f, *(sample.args[k] for k in wanted))
+    cotangent = map_leaves(backend.asarray, weights(out))
+    return out, cotangent, dict(zip(wanted, pullback(cotangent), strict=True))
