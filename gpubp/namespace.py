@@ -49,7 +49,7 @@ class Namespace(ModuleType):
 
     def __getattr__(self, name: str) -> Any:  # called once for each name, which then stays
         if name in ("linalg", "fft") and not self.prefix:
-            value: Any = Namespace(f"{self.__name__}.{name}", getattr(self.raw, name), self.root, f"{name}.")
+            value: Any = type(self)(f"{self.__name__}.{name}", getattr(self.raw, name), self.root, f"{name}.")
         elif (rule := self._rule(name)) is not None:
             value = self._build(name, rule)
         elif name.startswith("__") or callable(value := getattr(self.raw, name)) and not isinstance(value, type):
