@@ -15,7 +15,7 @@ from typing import Any
 from .array import FINISHED, Array, Tape, box, freeze, strip
 from .boundary import is_complex, is_inexact, one_like, put
 from .namespace import fit, several_libraries, twin, twin_of
-from .tree import Node, leaves, leaves_against, map_leaves, rebuild
+from .tree import Node, leaves, leaves_against, map_children, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -126,7 +126,6 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
 
     Layers are copied, never changed; an array that stands in several places of them is one input.
     """
-    shared: dict[int, Array] = {}
 
     def lift(x: Any) -> Array:
         ns = x.tape.ns if type(x) is Array else twin_of(x)
@@ -135,10 +134,7 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
                 raise several_libraries("one transform", tape.ns, ns)
             tape.ns = ns
         if type(x) is Array:
-            if x.node is None:
-                x = x.data
-            else:
-                x = freeze(x)
+            x = x.data if x.node is None else freeze(x)
         if not is_inexact(x.dtype):
             return box(x, ns.root, None)
         lifted = box(x, tape, len(nodes))
@@ -146,24 +142,19 @@ def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
         tape.records.append(None)
         return lifted
 
+    shared: dict[int, Array] = {}
+
     def lift_shared(x: Any) -> Array:
-        found = shared.get(id(x))
-        if found is None:
-            found = shared[id(x)] = lift(x)
-        return found
+        if id(x) not in shared:
+            shared[id(x)] = lift(x)
+        return shared[id(x)]
 
     def visit(x: Any) -> Any:
-        if isinstance(x, Node):
-            return map_leaves(lift_shared, x)
-        if isinstance(x, float | complex) and not hasattr(x, "dtype"):
+        if isinstance(x, dict | list | tuple):
+            return map_children(visit, x)
+        if type(x) is float or type(x) is complex:
             return lift(_scalar(x, tape.ns))
-        if type(x) in (list, tuple):
-            return type(x)([visit(v) for v in x])
-        if isinstance(x, tuple) and hasattr(x, "_fields"):
-            return type(x)(*map(visit, x))
-        if isinstance(x, dict):
-            return {k: visit(v) for k, v in x.items()}
-        return map_leaves(lift, x)
+        return map_leaves(lift_shared if isinstance(x, Node) else lift, x)
 
     return visit(tree)
 
@@ -181,6 +172,8 @@ def _nothing_to_differentiate(trees: list[Any]) -> str:
 
 
 def _argnums(argnums: int | Sequence[int], args: Sequence[Any], f: Function) -> tuple[int, ...]:
+    if argnums == 0 and args:
+        return (0,)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if any(k >= len(args) or k < -len(args) for k in numbers):
         raise TypeError(f"argnums={argnums} but {_name(f)} was called with {len(args)} positional arguments")
@@ -296,14 +289,10 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
 
 
 def map_scalars(tree: Any) -> Any:
-    """The same tree with 0-d arrays in the place of Python's floating-point numbers (layers are left alone)."""
-    if isinstance(tree, float | complex) and not hasattr(tree, "dtype"):
-        return _scalar(tree)
-    if type(tree) in (list, tuple):
-        return type(tree)([map_scalars(v) for v in tree])
-    if type(tree) is dict:
-        return {k: map_scalars(v) for k, v in tree.items()}
-    return tree
+    """The same tree with 0-d arrays in the place of Python's floating-point numbers; layers are left alone."""
+    if isinstance(tree, dict | list | tuple):
+        return map_children(map_scalars, tree)
+    return _scalar(tree) if type(tree) is float or type(tree) is complex else tree
 
 
 def _pair(out: Any, f: Function) -> Any:

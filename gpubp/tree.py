@@ -31,20 +31,8 @@ def _static(f: Leaf, x: Any) -> Any:
     return x
 
 
-def _list(f: Leaf, x: list[Any]) -> Any:
-    return [map_leaves(f, v) for v in x]
-
-
-def _tuple(f: Leaf, x: tuple[Any, ...]) -> Any:
-    return tuple([map_leaves(f, v) for v in x])
-
-
-def _named_tuple(f: Leaf, x: Any) -> Any:
-    return type(x)(*[map_leaves(f, v) for v in x])
-
-
-def _dict(f: Leaf, x: dict[Any, Any]) -> Any:
-    return {k: map_leaves(f, v) for k, v in x.items()}
+def _container(f: Leaf, x: Any) -> Any:
+    return map_children(lambda v: map_leaves(f, v), x)
 
 
 def _node(f: Leaf, x: Node) -> Any:
@@ -59,7 +47,7 @@ def _node(f: Leaf, x: Node) -> Any:
 
 
 _HANDLERS: dict[type, Callable[[Leaf, Any], Any]] = {
-    Array: _leaf, list: _list, tuple: _tuple, dict: _dict,
+    Array: _leaf, list: _container, tuple: _container, dict: _container,
     type(None): _static, int: _static, float: _static, str: _static, bool: _static,
 }  # fmt: skip
 
@@ -67,14 +55,22 @@ _HANDLERS: dict[type, Callable[[Leaf, Any], Any]] = {
 def _handler(x: Any) -> Callable[[Leaf, Any], Any]:
     if isinstance(x, Node):
         found: Callable[[Leaf, Any], Any] = _node
-    elif isinstance(x, tuple) and hasattr(x, "_fields"):
-        found = _named_tuple
-    elif isinstance(x, dict):
-        found = _dict
+    elif isinstance(x, dict | list | tuple):
+        found = _container
     else:
         found = _leaf if is_array(x) else _static
     _HANDLERS[type(x)] = found
     return found
+
+
+def map_children(f: Leaf, x: Any) -> Any:
+    """The same dict, list or tuple with ``f(child)`` in the place of every child."""
+    if isinstance(x, dict):
+        return {k: f(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [f(v) for v in x]
+    children = [f(v) for v in x]
+    return type(x)(*children) if hasattr(x, "_fields") else tuple(children)
 
 
 def map_leaves(f: Leaf, tree: T) -> T:
