@@ -146,12 +146,10 @@ def cuda_devices() -> tuple[str, ...]:
     runtime = cupy.cuda.runtime
     if not cupy.cuda.is_available():
         if runtime.driverGetVersion() == 0:
-            raise RuntimeError(f"CuPy {cupy.__version__} is installed, but this machine has no NVIDIA driver")
+            raise RuntimeError(f"CuPy {cupy.__version__} finds no NVIDIA driver on this machine")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         note = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible!r})"
-        raise RuntimeError(
-            f"CuPy {cupy.__version__} and a driver are installed, but no usable CUDA GPU was found{note}"
-        )
+        raise RuntimeError(f"CuPy {cupy.__version__} finds a driver but no usable CUDA GPU{note}")
     return tuple(runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount()))
 
 

@@ -176,9 +176,7 @@ def test_cuda_with_a_cupy_that_cannot_be_imported(monkeypatch, tmp_path):
 
 def test_cuda_without_a_driver(monkeypatch):
     fake_cupy(monkeypatch, driver=0)
-    with pytest.raises(
-        RuntimeError, match=r"'cuda:0' was asked for, but CuPy 14\.2\.0 is installed, but this machine has no NVIDIA"
-    ):
+    with pytest.raises(RuntimeError, match=r"'cuda:0' was asked for, but CuPy 14\.2\.0 finds no NVIDIA driver"):
         device("cuda:0")
     assert device() == CPU
 
@@ -186,7 +184,7 @@ def test_cuda_without_a_driver(monkeypatch):
 def test_cuda_without_a_gpu(monkeypatch):
     fake_cupy(monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    with pytest.raises(RuntimeError, match=r"no usable CUDA GPU was found \(CUDA_VISIBLE_DEVICES='7'\)"):
+    with pytest.raises(RuntimeError, match=r"no usable CUDA GPU \(CUDA_VISIBLE_DEVICES='7'\)"):
         device("cuda")
 
 
