@@ -130,7 +130,8 @@ def function(name, xp):
 
 
 def call(record, xp, sample):
-    out = function(record.name, xp)(*sample.args, **sample.kwargs)
+    args = sample.args if record.pre is None else record.pre(xp, *sample.args)
+    out = function(record.name, xp)(*args, **sample.kwargs)
     return out if record.post is None else record.post(xp, out)
 
 
