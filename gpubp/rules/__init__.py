@@ -1,6 +1,7 @@
 """The derivative of every function of the standard, one file a chapter."""
 
 from . import elementwise as elementwise
+from . import fft as fft
 from . import linear_algebra as linear_algebra
 from . import manipulation as manipulation
 from . import statistical as statistical
