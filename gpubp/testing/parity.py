@@ -160,7 +160,7 @@ def _run(f: Any, tree: Any, names: list[str], backend: Backend, steps: int, lr: 
         slopes = iter([g for _, g in leaves_with_paths(pullback(gaps)[0])])
         net = _descend(args[0], slopes, lr)
         args = (net, *args[1:])
-        for path, x in named_leaves((net,), names):
+        for path, x in named_leaves((net,), ["net"]):
             results["parameter", step, path] = backend.to_numpy(x)
     return results
 

@@ -27,22 +27,27 @@ DEFAULT: Final = ("numpy", "standin", "array_api_strict")
 
 
 class _Choice:
-    """The backends of this run, as a plugin that holds the fixture over them."""
+    """The backends of this run."""
 
     def __init__(self, chosen: list[str], left_out: dict[str, str]) -> None:
         self.chosen = chosen
         self.left_out = left_out
         self.used = False
 
-        @pytest.fixture(params=chosen, scope="session")
-        def backend(request: pytest.FixtureRequest) -> Backend:
+
+def _fixture_over(choice: _Choice) -> object:
+    """Return a plugin that holds the fixture: pytest looks for fixtures in the class of a plugin."""
+
+    class Fixture:
+        @pytest.fixture(params=choice.chosen, scope="session")
+        def backend(self, request: pytest.FixtureRequest) -> Backend:
             """Return each chosen backend in turn: an array library to test on."""
             from .backends import load
 
-            self.used = True
+            choice.used = True
             return load(request.param)
 
-        self.backend = backend
+    return Fixture()
 
 
 _CHOICE: Final = pytest.StashKey[_Choice]()
@@ -62,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the backends and offer the fixture over them."""
     choice = _choose(config.getoption("--backends"))
     config.stash[_CHOICE] = choice
-    config.pluginmanager.register(choice, "gpubp-backends")
+    config.pluginmanager.register(_fixture_over(choice), "gpubp-backends")
 
 
 def _choose(asked: str | None) -> _Choice:
