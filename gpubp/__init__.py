@@ -1,5 +1,8 @@
 """gpubp: train neural networks by backpropagation on whatever array library the data lives in."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
+
 from .device import device as device
 from .device import from_dlpack as from_dlpack
 from .device import to_numpy as to_numpy
@@ -19,3 +22,32 @@ from .transform import vjp as vjp
 from .tree import to_device as to_device
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import losses as losses
+    from . import nn as nn
+    from . import optim as optim
+    from .training import evaluate as evaluate
+    from .training import fit as fit
+    from .training import load as load
+    from .training import save as save
+
+_MODULES = ("data", "losses", "nn", "optim", "testing", "training")
+_FROM_TRAINING = ("evaluate", "fit", "load", "save")
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import gpubp`` stays fast."""
+    if name in _MODULES:
+        value: Any = _import_module(f".{name}", __name__)
+    elif name in _FROM_TRAINING:
+        value = getattr(_import_module(".training", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_FROM_TRAINING})

@@ -1,0 +1,100 @@
+"""Activations of NumPy arrays, computed in place, and the cotangents of their inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...functions import activation
+from .common import EXP_LIMIT, ONE, ZERO, ndarray
+
+# In place: z is overwritten by f(z).
+
+
+def _identity(z: Any, char: str) -> Any:
+    return z
+
+
+def _sigmoid(z: Any, char: str) -> Any:
+    one = ONE[char]
+    np.negative(z, z)
+    np.minimum(z, EXP_LIMIT[char], z)
+    np.exp(z, z)
+    np.add(z, one, z)
+    return np.divide(one, z, z)
+
+
+def _tanh(z: Any, char: str) -> Any:
+    return np.tanh(z, z)
+
+
+def _relu(z: Any, char: str) -> Any:
+    return np.maximum(z, ZERO[char], z)
+
+
+def _leaky_relu(z: Any, char: str) -> Any:
+    return np.maximum(z, z * 0.01, z)
+
+
+IN_PLACE = {
+    "identity": _identity,
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+}
+
+# The cotangent of the input, from that of the output y, as a new array (but for the identity).
+
+
+def _identity_cotangent(dY: Any, y: Any, char: str) -> Any:
+    return dY
+
+
+def _sigmoid_cotangent(dY: Any, y: Any, char: str) -> Any:
+    slope = np.subtract(ONE[char], y)
+    np.multiply(slope, y, slope)
+    return np.multiply(slope, dY, slope)
+
+
+def _tanh_cotangent(dY: Any, y: Any, char: str) -> Any:
+    slope = np.multiply(y, y)
+    np.subtract(ONE[char], slope, slope)
+    return np.multiply(slope, dY, slope)
+
+
+def _relu_cotangent(dY: Any, y: Any, char: str) -> Any:
+    return dY * (y > ZERO[char])
+
+
+def _leaky_relu_cotangent(dY: Any, y: Any, char: str) -> Any:
+    return np.where(y > ZERO[char], dY, 0.01 * dY)
+
+
+COTANGENT = {
+    "identity": _identity_cotangent,
+    "sigmoid": _sigmoid_cotangent,
+    "tanh": _tanh_cotangent,
+    "relu": _relu_cotangent,
+    "leaky_relu": _leaky_relu_cotangent,
+}
+
+
+def _override(name: str) -> None:
+    in_place, cotangent = IN_PLACE[name], COTANGENT[name]
+
+    def forward(xp: Any, needs: Any, x: Any, /) -> Any:
+        if type(x) is not ndarray or not x.ndim or (char := x.dtype.char) not in "fd":
+            return NotImplemented
+        y = in_place(x.copy(), char)
+        return y, y
+
+    def backward(xp: Any, needs: Any, dY: Any, y: Any) -> Any:
+        return (cotangent(dY, y, y.dtype.char),)
+
+    getattr(activation, name).override("numpy", forward, backward)
+
+
+for _name in ("sigmoid", "tanh", "relu"):
+    _override(_name)

@@ -1,0 +1,88 @@
+"""Losses on NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...functions import loss
+from .common import ndarray
+
+_sum, _max, _min = np.add.reduce, np.maximum.reduce, np.minimum.reduce
+
+
+def _squares(y: Any, target: Any, scale: float) -> Any:
+    d = y - target
+    flat = d.ravel()
+    return flat.dot(flat) * scale, (d, 2.0 * scale)
+
+
+def _squares_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
+    d, scale = residuals
+    dY = d * (g * scale)
+    return dY, -dY if needs[1] else None
+
+
+def _suitable(y: Any, target: Any) -> bool:
+    return (
+        type(y) is ndarray
+        and type(target) is ndarray
+        and y.dtype is target.dtype
+        and y.dtype.char in "fd"
+        and y.shape == target.shape
+        and y.size > 0
+        and y.ndim > 0
+    )
+
+
+def _half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
+    return _squares(y, target, 0.5) if _suitable(y, target) else NotImplemented
+
+
+def _mean_half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
+    return _squares(y, target, 0.5 / y.shape[0]) if _suitable(y, target) else NotImplemented
+
+
+def _mse(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
+    return _squares(y, target, 1.0 / y.size) if _suitable(y, target) else NotImplemented
+
+
+loss.half_squared_error.override("numpy", _half_squared_error, _squares_backward)
+loss.mean_half_squared_error.override("numpy", _mean_half_squared_error, _squares_backward)
+loss.mse.override("numpy", _mse, _squares_backward)
+
+
+def _cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
+    if type(logits) is not ndarray or type(targets) is not ndarray or logits.dtype.char not in "fd":
+        return NotImplemented
+    if logits.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iu" or not logits.size:
+        return NotImplemented
+    rows, classes = logits.shape
+    if targets.shape[0] != rows:
+        return NotImplemented
+    if _max(targets) >= classes or _min(targets) < 0:
+        raise ValueError(
+            f"softmax_cross_entropy expects labels from 0 to {classes - 1} with logits of shape {logits.shape}, got "
+            f"labels from {_min(targets)} to {_max(targets)}"
+        )
+    at = np.arange(0, rows * classes, classes)
+    np.add(at, targets, at, casting="unsafe")  # where the logit of each row's label stands
+    shifted = np.subtract(logits, _max(logits, 1, keepdims=True), order="C")
+    picked = _sum(shifted.ravel().take(at))
+    e = np.exp(shifted, shifted)
+    total = _sum(e, 1, keepdims=True)
+    out = (_sum(np.log(total), None) - picked) / logits.dtype.type(rows)
+    return out, (e, total, at)
+
+
+def _cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
+    e, total, at = residuals
+    g = g / e.shape[0]
+    dZ = e * (g / total)
+    flat = dZ.ravel()
+    flat[at] -= g
+    return dZ, None
+
+
+loss.softmax_cross_entropy.override("numpy", _cross_entropy, _cross_entropy_backward)

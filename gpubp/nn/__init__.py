@@ -1,0 +1,45 @@
+"""Layers, activation functions and initializers."""
+
+from __future__ import annotations
+
+from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from .dense import Dense
+from .initializers import (
+    constant,
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    lecun_normal,
+    lecun_uniform,
+    normal,
+    uniform,
+    zeros,
+)
+from .layer import Layer, Parameter
+from .sequential import Sequential
+from .summary import summary
+
+__all__ = [
+    "Dense",
+    "Layer",
+    "Parameter",
+    "Sequential",
+    "constant",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "identity",
+    "leaky_relu",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "summary",
+    "tanh",
+    "uniform",
+    "zeros",
+]

@@ -1,0 +1,109 @@
+"""The dense layer."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ..array import strip
+from ..functions.activation import BY_OUTPUT, NAMES
+from ..functions.checks import check_alike
+from ..functions.dense import dense
+from .initializers import Initializer, glorot_uniform, zeros
+from .layer import Layer, Parameter
+
+__all__ = ["Dense"]
+
+
+class Dense(Layer):
+    """Fully connected layer: ``activation(x @ W + b)``.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Lengths of the last axis of the input and of the output.
+    activation
+        One of `identity` (as None), `sigmoid`, `tanh`, `relu` and `leaky_relu`, as a function or by its name. Put any
+        other function behind the layer in a `Sequential`.
+    bias
+        Whether there is a bias.
+    W_init, b_init
+        Initializers of the weights, W of shape (n_in, n_out), and the biases, b of shape (n_out,).
+    seed
+        For a layer that stands alone: draws the parameters at once. In a net it is the net's seed that does.
+    dtype
+        With `seed`: floating-point dtype of the parameters.
+
+    Notes
+    -----
+    The defaults, W uniform with variance 2 / (n_in + n_out) and b zero, are those of Glorot and Bengio,
+    "Understanding the difficulty of training deep feedforward neural networks", 2010.
+    """
+
+    W: Any
+    b: Any
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        activation: Any = None,
+        *,
+        bias: bool = True,
+        W_init: Initializer = glorot_uniform,
+        b_init: Initializer = zeros,
+        seed: int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        self.W = Parameter((n_in, n_out), W_init)
+        self.b = Parameter((n_out,), b_init) if bias else None
+        self.activation = _activation_name(activation)
+        if seed is not None:
+            self.build(seed, dtype)
+
+    def __call__(self, x: Any, /) -> Any:
+        """Compute the output of shape (..., n_out) for an input of shape (..., n_in)."""
+        try:
+            return dense(x, self.W, self.b, activation=self.activation)
+        except (AttributeError, TypeError, ValueError):
+            self._explain(x)
+            raise
+
+    def before(self, x: Any, activation: str) -> Any:
+        """Compute this layer and the activation that follows it in one call."""
+        try:
+            return dense(x, self.W, self.b, activation=activation)
+        except (AttributeError, TypeError, ValueError):
+            self._explain(x)
+            raise
+
+    def _explain(self, x: Any) -> None:
+        """Raise an error that names this layer, if the input or the parameters are at fault."""
+        if isinstance(self.W, Parameter):
+            _unbuilt(self)
+        check_alike(repr(self), input=x, W=self.W, b=self.b)
+        if (n_in := self.W.shape[0]) not in strip(x).shape[-1:]:
+            raise ValueError(f"{self!r} expects an input of shape (..., {n_in}), got {tuple(x.shape)}")
+
+    def __repr__(self) -> str:
+        n_in, n_out = self.W.shape
+        activation = "" if self.activation == "identity" else f", {self.activation}"
+        return f"Dense({n_in}, {n_out}{activation}{'' if self.b is not None else ', bias=False'})"
+
+
+def _unbuilt(layer: Layer) -> NoReturn:
+    raise RuntimeError(
+        f"{layer!r} has no parameters yet: give the net it belongs to (or itself) a seed, as in seed=0, "
+        "or call build(0) on it"
+    )
+
+
+def _activation_name(activation: Any) -> str:
+    if activation is None:
+        return "identity"
+    name = activation if isinstance(activation, str) else NAMES.get(activation)
+    if name not in BY_OUTPUT:
+        raise ValueError(
+            f"Dense expects an activation among {', '.join(BY_OUTPUT)}, got {activation!r}; "
+            "in a Sequential any function may follow the layer"
+        )
+    return name

@@ -1,0 +1,124 @@
+"""How parameters are drawn: on the host, so that one seed gives one network on every backend.
+
+An initializer is a function ``initializer(rng, shape)`` that returns a float64 NumPy array, or one that makes such a
+function (`uniform`, `normal`, `constant`). The last two axes of a shape are (fan-in, fan-out), as in a weight matrix
+that is applied as ``x @ W``; further axes before them (the window of a convolution) multiply both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = [
+    "Initializer",
+    "constant",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "uniform",
+    "zeros",
+]
+
+Shape = tuple[int, ...]
+Initializer = Callable[[np.random.Generator, Shape], np.ndarray]
+
+
+def generator(seed: int, path: str) -> np.random.Generator:
+    """Return the random numbers of one parameter: they depend on the net's seed and the parameter's path alone.
+
+    Parameters
+    ----------
+    seed
+        From 0 to 2**64 - 1.
+    path
+        Where the parameter stands in its net, such as ``layers[0].W``.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed}")
+    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    key = np.array([seed, int.from_bytes(digest, "little")], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """Return (fan-in, fan-out): how many inputs an output adds up, and how many outputs an input reaches."""
+    if len(shape) < 2:
+        raise ValueError(f"fan-in and fan-out need a shape (..., n_in, n_out), got {shape}; use uniform or normal")
+    window = math.prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
+
+
+def _unit(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw from [0, 1) out of the raw words, whose stream is the same in every version of NumPy."""
+    words = rng.bit_generator.random_raw(math.prod(shape))
+    return (np.asarray(words, dtype=np.uint64) >> np.uint64(11)).reshape(shape) * 2.0**-53
+
+
+def _symmetric(rng: np.random.Generator, shape: Shape, variance: float) -> np.ndarray:
+    """Draw uniformly from ±√(3 variance)."""
+    return (2.0 * _unit(rng, shape) - 1.0) * math.sqrt(3.0 * variance)
+
+
+def _gaussian(rng: np.random.Generator, shape: Shape, variance: float) -> np.ndarray:
+    """Draw from the normal distribution with mean 0, by the method of Box and Muller."""
+    radius = np.sqrt(-2.0 * np.log1p(-_unit(rng, shape)))
+    found: np.ndarray = radius * np.cos(2.0 * np.pi * _unit(rng, shape)) * math.sqrt(variance)
+    return found
+
+
+def glorot_uniform(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw uniformly with variance 2 / (fan-in + fan-out), for tanh and sigmoid (Glorot, Bengio, 2010, eq. 16)."""
+    return _symmetric(rng, shape, 2.0 / sum(fans(shape)))
+
+
+def glorot_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw normally with variance 2 / (fan-in + fan-out), for tanh and sigmoid (Glorot, Bengio, 2010, eq. 12)."""
+    return _gaussian(rng, shape, 2.0 / sum(fans(shape)))
+
+
+def he_uniform(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw uniformly with variance 2 / fan-in, for rectifiers (He, Zhang, Ren, Sun, 2015, eq. 10)."""
+    return _symmetric(rng, shape, 2.0 / fans(shape)[0])
+
+
+def he_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw normally with variance 2 / fan-in, for rectifiers (He, Zhang, Ren, Sun, 2015, eq. 10)."""
+    return _gaussian(rng, shape, 2.0 / fans(shape)[0])
+
+
+def lecun_uniform(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw uniformly with variance 1 / fan-in (LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, eq. 16)."""
+    return _symmetric(rng, shape, 1.0 / fans(shape)[0])
+
+
+def lecun_normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Draw normally with variance 1 / fan-in (LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, eq. 16)."""
+    return _gaussian(rng, shape, 1.0 / fans(shape)[0])
+
+
+def uniform(low: float, high: float) -> Initializer:
+    """Give an initializer that draws uniformly from [low, high)."""
+    return lambda rng, shape: low + (high - low) * _unit(rng, shape)
+
+
+def normal(std: float, mean: float = 0.0) -> Initializer:
+    """Give an initializer that draws normally with the given standard deviation and mean."""
+    return lambda rng, shape: mean + _gaussian(rng, shape, std * std)
+
+
+def constant(value: float) -> Initializer:
+    """Give an initializer that sets the same number everywhere."""
+    return lambda rng, shape: np.full(shape, float(value))
+
+
+def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Return zeros, as usual for biases."""
+    return np.zeros(shape)

@@ -1,0 +1,82 @@
+"""Layers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..functions.activation import NAMES
+from .dense import Dense
+from .layer import Layer
+
+__all__ = ["Sequential"]
+
+
+class _Plan:
+    """Which layers are computed in which calls: pairs of an index and, after a `Dense`, a merged activation."""
+
+    def __init__(self, layers: tuple[Any, ...]) -> None:
+        self.steps: list[tuple[int, str | None]] = []
+        merged = False
+        for k, layer in enumerate(layers):
+            if merged:
+                merged = False
+                continue
+            following = layers[k + 1] if k + 1 < len(layers) else None
+            merged = type(layer) is Dense and layer.activation == "identity" and _name(following) is not None
+            self.steps.append((k, _name(following) if merged else None))
+
+
+def _name(layer: Any) -> str | None:
+    return NAMES.get(layer) if callable(layer) and not isinstance(layer, Layer) else None
+
+
+class Sequential(Layer):
+    """Layers and functions one after another, each applied to what the one before returned.
+
+    A `Dense` followed by an activation function it knows is computed in one call.
+
+    Parameters
+    ----------
+    *layers
+        Layers, and functions of one array such as `relu`.
+    seed
+        Draws the parameters of this net. Leave it out for a part of a net: the root draws for all.
+    dtype
+        With `seed`: floating-point dtype of the parameters.
+
+    Attributes
+    ----------
+    layers : tuple
+        The layers and functions, as given.
+
+    Examples
+    --------
+    >>> net = Sequential(Dense(64, 32), relu, Dense(32, 10), seed=0)
+    """
+
+    def __init__(self, *layers: Layer | Callable[[Any], Any], seed: int | None = None, dtype: str = "float32") -> None:
+        for k, layer in enumerate(layers):
+            if not callable(layer):
+                raise TypeError(f"layers[{k}] is neither a layer nor a function: {layer!r:.80}")
+        self.layers = layers
+        self._plan = _Plan(layers)
+        if seed is not None:
+            self.build(seed, dtype)
+
+    def __call__(self, x: Any, /) -> Any:
+        """Compute the output of the last layer."""
+        layers = self.layers
+        k = 0
+        try:
+            for k, activation in self._plan.steps:
+                layer: Any = layers[k]
+                x = layer(x) if activation is None else layer.before(x, activation)
+        except Exception as error:
+            error.add_note(f"in layers[{k}] of {type(self).__name__}")
+            raise
+        return x
+
+    def __repr__(self) -> str:
+        inner = ", ".join(repr(f) if isinstance(f, Layer) else getattr(f, "__name__", repr(f)) for f in self.layers)
+        return f"{type(self).__name__}({inner})"

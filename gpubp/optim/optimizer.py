@@ -1,0 +1,236 @@
+"""What the optimizers share: where parameters and their state are kept, and how a step reaches them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..device import device_of, library, raw_namespace
+from ..functions.update import Update
+from ..fused import load_kernels
+from ..nn.layer import Layer, Parameter
+from ..tree import leaves_with_paths
+from .layout import Layout
+
+#: Arrays of up to this many elements share one buffer; larger ones are updated alone, in chunks that fit a cache.
+SMALL, CHUNK = 16384, 16384
+
+
+class Optimizer(ABC):
+    """Changes the arrays of a net (or of a tree of dicts and lists) step by step against their gradients.
+
+    Where the library's arrays are writable and an in-place step is known (NumPy), the optimizer puts views of
+    buffers of its own in the places of the arrays and then works in those; elsewhere every step puts new arrays
+    there. An array that stands in several places is stepped once, with its whole gradient, and stays shared. An array
+    replaced from outside by another of the same shape and dtype is noticed at the next step.
+
+    Parameters
+    ----------
+    tree
+        A built net, or a dict or list that holds arrays.
+    lr
+        Learning rate; may be changed between steps.
+
+    Raises
+    ------
+    TypeError
+        If there is no floating-point array, if an array stands in a tuple, or if they are of several libraries.
+    RuntimeError
+        If the net has not been built.
+    """
+
+    update: Update  #: the arithmetic of one step
+    slots = 0  #: arrays of state for each parameter
+
+    def __init__(self, tree: Any, lr: float) -> None:
+        _check_built(tree)
+        self.lr = lr
+        self.steps = 0
+        self._tree, self._layout = tree, Layout(tree)
+        paths, arrays = self._layout.paths, self._layout.read(tree)
+        if not arrays:
+            raise TypeError(f"{type(self).__name__} found no floating-point array in {type(tree).__name__}")
+        if len(libraries := {library(x) for x in arrays}) > 1:
+            raise TypeError(f"an optimizer works on arrays of one library, got {', '.join(sorted(libraries))}")
+        first: dict[int, int] = {}
+        self._first = [first.setdefault(id(x), k) for k, x in enumerate(arrays)]  # of the places an array stands in
+        self._own = sorted(set(self._first))
+        self._specs = [(tuple(x.shape), x.dtype) for x in arrays]
+        self._shapes = [self._specs[k][0] for k in self._own]
+        name = libraries.pop()
+        load_kernels(name)
+        in_place = self.update.in_place.get(name)
+        own, own_paths = [arrays[k] for k in self._own], [paths[k] for k in self._own]
+        self._store: _New | _InPlace = (
+            _New(self.update, own, self.slots) if in_place is None else _InPlace(in_place, own, self.slots)
+        )
+        self._own_paths = own_paths
+        self._put()
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword arguments of the update for step number `steps`."""
+
+    def step(self, grads: Any) -> None:
+        """Change every parameter once.
+
+        Parameters
+        ----------
+        grads
+            The gradient, a tree like the one given to the optimizer, as `gpubp.value_and_grad` returns it. It is not
+            changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it has another structure, or an array of another shape.
+        """
+        try:
+            arrays = self._layout.read(self._tree)
+            for x, known in zip(arrays, self._known, strict=True):
+                if x is not known:
+                    self._adopt(arrays)
+                    break
+            gradients = self._layout.read(grads)
+            if len(self._own) < len(gradients):
+                gradients = [gradients[k] for k in self._own]
+            for g, shape in zip(gradients, self._shapes, strict=True):
+                if g.shape != shape:
+                    raise ValueError
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            self._explain(grads)
+            raise
+        self.steps += 1
+        self._store.step(gradients, self.settings())
+        if type(self._store) is _New:
+            self._put()
+
+    def _put(self) -> None:
+        """Put the store's arrays in their places."""
+        own = dict(zip(self._own, self._store.arrays, strict=True))
+        self._known = [own[k] for k in self._first]
+        self._layout.write(self._tree, self._known)
+
+    def _adopt(self, arrays: list[Any]) -> None:
+        """Take over the values of arrays that were replaced from outside."""
+        for path, x, (shape, dtype), known in zip(self._layout.paths, arrays, self._specs, self._known, strict=True):
+            if x is not known and (tuple(x.shape) != shape or x.dtype != dtype or device_of(x) != device_of(known)):
+                raise ValueError(
+                    f"{path} was replaced by an array of shape {tuple(x.shape)} and dtype {x.dtype} on {device_of(x)}; "
+                    f"this optimizer was made for shape {shape} and {dtype} on {device_of(known)}: make a new one"
+                )
+        own = []
+        for k in self._own:  # of the places of a shared array, one that changed
+            places = [j for j, f in enumerate(self._first) if f == k]
+            own.append(next((arrays[j] for j in places if arrays[j] is not self._known[j]), arrays[k]))
+        self._store.load(own)
+        self._put()
+
+    def _explain(self, grads: Any) -> None:
+        """Raise an error that says where the gradient's tree differs."""
+        given = dict(leaves_with_paths(grads))
+        missing = [path for path in self._layout.paths if path not in given]
+        if missing:
+            raise TypeError(
+                f"the gradient has another structure than the parameters: no array at {', '.join(missing[:5])}; "
+                f"it is a {type(grads).__name__} with {', '.join(list(given)[:5]) or 'no arrays'}"
+            )
+        for path, (shape, _) in zip(self._layout.paths, self._specs, strict=True):
+            if tuple(given[path].shape) != shape:
+                raise ValueError(f"the gradient of {path} has shape {tuple(given[path].shape)}, expected {shape}")
+
+
+class _New:
+    """Parameters of a library whose arrays are replaced at every step."""
+
+    def __init__(self, update: Update, arrays: list[Any], slots: int) -> None:
+        self.update, self.arrays = update, arrays
+        self.xp = raw_namespace(arrays[0])
+        self.state: list[tuple[Any, ...]] = [tuple(self.xp.zeros_like(x) for _ in range(slots)) for x in arrays]
+
+    def load(self, arrays: list[Any]) -> None:
+        self.arrays = arrays
+
+    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+        stepped = [
+            self.update(self.xp, p, g, state, **settings)
+            for p, g, state in zip(self.arrays, gradients, self.state, strict=True)
+        ]
+        self.arrays = [p for p, _ in stepped]
+        self.state = [state for _, state in stepped]
+
+
+class _InPlace:
+    """Parameters as views of flat buffers, one for all small arrays of a dtype and one for each large array."""
+
+    def __init__(self, update: Callable[..., None], arrays: list[Any], slots: int) -> None:
+        groups: dict[Any, list[int]] = {}
+        for k, x in enumerate(arrays):
+            groups.setdefault((x.dtype, k if x.size > SMALL else None), []).append(k)
+        self.arrays: list[Any] = [None] * len(arrays)
+        self.buffers = [_Buffer(update, [arrays[k] for k in members], slots) for members in groups.values()]
+        self.members = list(groups.values())
+        for buffer, members in zip(self.buffers, self.members, strict=True):
+            for k, view in zip(members, buffer.views, strict=True):
+                self.arrays[k] = view
+        self.load(arrays)
+
+    def load(self, arrays: list[Any]) -> None:
+        for view, x in zip(self.arrays, arrays, strict=True):
+            if x is not view:
+                view[...] = x
+
+    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+        buffers = self.buffers
+        if len(buffers) == 1:
+            buffers[0].step(gradients, settings)
+            return
+        for buffer, members in zip(buffers, self.members, strict=True):
+            buffer.step([gradients[k] for k in members], settings)
+
+
+class _Buffer:
+    """One flat buffer of parameters, with its state and room for the gradient."""
+
+    def __init__(self, update: Callable[..., None], arrays: list[Any], slots: int) -> None:
+        xp, dtype = raw_namespace(arrays[0]), arrays[0].dtype
+        n = sum(x.size for x in arrays)
+        self.update, self.n = update, n
+        self.large = len(arrays) == 1 and n > SMALL
+        self.flat = xp.empty(n, dtype=dtype)
+        self.state = tuple(xp.zeros(n, dtype=dtype) for _ in range(slots))
+        room = CHUNK if self.large else n
+        self.gradient, self.temporary = xp.empty(room, dtype=dtype), xp.empty(room, dtype=dtype)
+        self.views, self.gradient_views = [], []
+        start = 0
+        for x in arrays:
+            part = slice(start, start + x.size)
+            self.views.append(self.flat[part].reshape(x.shape))
+            if not self.large:
+                self.gradient_views.append(self.gradient[part].reshape(x.shape))
+            start += x.size
+
+    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+        if self.large:
+            self._step_in_chunks(gradients[0].reshape(-1), settings)
+            return
+        for view, g in zip(self.gradient_views, gradients, strict=True):
+            view[...] = g
+        self.update(self.flat, self.gradient, self.state, self.temporary, **settings)
+
+    def _step_in_chunks(self, gradient: Any, settings: dict[str, Any]) -> None:
+        for start in range(0, self.n, CHUNK):
+            part = slice(start, min(start + CHUNK, self.n))
+            g = self.gradient[: part.stop - start]
+            g[...] = gradient[part]
+            self.update(self.flat[part], g, tuple(s[part] for s in self.state), self.temporary[: len(g)], **settings)
+
+
+def _check_built(x: Any) -> None:
+    if isinstance(x, Parameter):
+        raise RuntimeError("the net has no parameters yet: give it a seed, as in seed=0, or call build(0) on it")
+    if isinstance(x, Layer):
+        x = vars(x)
+    for child in x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ():
+        _check_built(child)

@@ -1,0 +1,8 @@
+"""Training loops, files of parameters, and the example that ``gpubp train`` runs."""
+
+from __future__ import annotations
+
+from .files import load, save
+from .loop import evaluate, fit
+
+__all__ = ["evaluate", "fit", "load", "save"]

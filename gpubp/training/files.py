@@ -1,0 +1,113 @@
+"""Parameters in safetensors files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..device import device_of, move, to_numpy
+from ..optim.layout import Layout
+from ..tree import leaves_with_paths
+
+__all__ = ["load", "save", "write_atomically"]
+
+T = TypeVar("T")
+
+
+def save(net: Any, file: str | os.PathLike[str]) -> None:
+    """Write the arrays of a net, or of any tree, to a safetensors file under their paths.
+
+    The file is complete or not there: it takes the place of an older one in one move, which stays whole until then. An
+    array that stands in several places is written once, under its first path.
+
+    Parameters
+    ----------
+    net
+        A built net, or a tree of arrays of any library.
+    file
+        Name of the file; by custom it ends in ``.safetensors``.
+
+    Raises
+    ------
+    ValueError
+        If there is no array.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    arrays = {path: to_numpy(x).copy(order="C") for path, x in _distinct(net).items()}
+    if not arrays:
+        raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays (has it been built?)")
+    write_atomically(file, to_bytes(arrays, metadata={"format": "gpubp"}))
+
+
+def load(file: str | os.PathLike[str], net: T) -> T:
+    """Put the arrays of a file that `save` wrote in the places of a net's, on the device where those are.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    net
+        A built net of the same structure; it is changed, or, where anything differs, left as it is.
+
+    Returns
+    -------
+    net
+        The same net.
+
+    Raises
+    ------
+    ValueError
+        If paths, shapes or dtypes differ; the message names all that do. Or if this is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    try:
+        found = from_bytes(Path(file).read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
+    wanted = _distinct(net)
+    faults = [f"{path} is missing" for path in wanted if path not in found]
+    faults += [f"{path} is in the file and not in the net" for path in found if path not in wanted]
+    for path, x in wanted.items():
+        if path in found:
+            there, here = found[path], to_numpy(x)
+            if there.shape != here.shape or there.dtype != here.dtype:
+                faults.append(f"{path} is {there.dtype}{list(there.shape)}, expected {here.dtype}{list(here.shape)}")
+    if faults:
+        raise ValueError(f"{os.fspath(file)} does not fit this {type(net).__name__}: {'; '.join(faults)}")
+    moved = {id(x): move(found[path], device_of(x)) for path, x in wanted.items()}
+    layout = Layout(net, every=True)
+    layout.write(net, [moved[id(x)] for x in layout.read(net)])
+    return net
+
+
+def _distinct(tree: Any) -> dict[str, Any]:
+    """Return the arrays of a tree by path, a shared one under its first path only."""
+    first: dict[int, tuple[str, Any]] = {}
+    for path, x in leaves_with_paths(tree):
+        first.setdefault(id(x), (path, x))
+    return dict(first.values())
+
+
+def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at every moment, also after a crash, the old or the new one is there as a whole."""
+    path = Path(file)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the move itself must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
