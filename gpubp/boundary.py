@@ -6,6 +6,7 @@ version of each (an attribute of the same name with a leading underscore), which
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 _COMPLEX: dict[Any, bool] = {}
@@ -61,12 +62,32 @@ def to_device(x: Any, device: Any, /, *, stream: Any = None) -> Any:
     return move(x, device, stream=stream)
 
 
+def zeros(xp: Any, like: Any, shape: tuple[int, ...]) -> Any:
+    """Zeros of the dtype of `like`, where it lives."""
+    return xp.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+# -- items
+
+
+def take_at(xp: Any, x: Any, key: Any) -> Any:
+    """``x[key]``, as a function of the namespace."""
+    if (traced := getattr(xp, "_take_at", None)) is not None:
+        return traced(x, key=key)
+    return x[key]
+
+
 def put(xp: Any, x: Any, key: Any, value: Any) -> Any:
-    """A copy of `x` in which ``x[key]`` is `value`: item assignment as a function."""
+    """A copy of `x` in which ``x[key]`` is `value`: item assignment as a function.
+
+    Where an index is repeated, which value stays is up to the library (the last one with NumPy).
+    """
     if (traced := getattr(xp, "_put", None)) is not None:
         return traced(x, value, key=key)
     if hasattr(x, "at"):  # JAX: arrays are immutable
         return x.at[key].set(value)
+    if _may_repeat(key) and not _assigns_at_arrays(xp, x):
+        return _by_search(xp, x, key, value, add=False)
     out = xp.asarray(x, copy=True)
     out[key] = value
     return out
@@ -76,11 +97,104 @@ def add_at(xp: Any, x: Any, key: Any, value: Any) -> Any:
     """A copy of `x` with `value` added at ``x[key]``, repeated indices adding up."""
     if (traced := getattr(xp, "_add_at", None)) is not None:
         return traced(x, value, key=key)
-    raise NotImplementedError
+    if hasattr(x, "at"):
+        return x.at[key].add(value)
+    return _accumulate(xp, xp.asarray(x, copy=True), key, value)
 
 
-def take_at(xp: Any, x: Any, key: Any) -> Any:
-    """``x[key]``, as a function of the namespace."""
-    if (traced := getattr(xp, "_take_at", None)) is not None:
-        return traced(x, key=key)
-    return x[key]
+def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
+    """Zeros of `shape` with `value` added at ``[key]``: the adjoint of `take_at`."""
+    if (traced := getattr(xp, "_scatter", None)) is not None:
+        return traced(value, shape=shape, key=key)
+    own = zeros(xp, value, shape)
+    if hasattr(own, "at"):
+        return own.at[key].add(value)
+    if _may_repeat(key):
+        return _accumulate(xp, own, key, value)
+    own[key] = value
+    return own
+
+
+def _may_repeat(key: Any) -> bool:
+    """Whether a key has integer arrays (or lists), so that it may name one element twice."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return any(_is_index_array(part) for part in parts)
+
+
+def _is_index_array(part: Any) -> bool:
+    if part is None or part is Ellipsis or isinstance(part, int | slice):
+        return False
+    return isinstance(part, list) or (part.ndim > 0 and "bool" not in str(part.dtype))
+
+
+def _assigns_at_arrays(xp: Any, x: Any) -> bool:
+    """Whether ``x[key] = value`` takes integer arrays, which the standard leaves open."""
+    return hasattr(xp.add, "at") or hasattr(x, "index_put_")
+
+
+def _accumulate(xp: Any, own: Any, key: Any, value: Any) -> Any:
+    """``own[key] += value`` with repeated indices adding up; `own` may be overwritten."""
+    if not _may_repeat(key):
+        own[key] += value
+        return own
+    if hasattr(xp.add, "at"):  # NumPy and CuPy
+        if _rows(key) is None or own.ndim == 1 or type(own).__module__ != "numpy":
+            xp.add.at(own, key, value)
+            return own
+        flat, positions, values = _flattened(xp, own, key, value)  # NumPy is fast in one dimension only
+        xp.add.at(flat, positions, values)
+        return xp.reshape(flat, own.shape)
+    if hasattr(own, "index_put_"):  # PyTorch
+        flat, positions, values = _flattened(xp, own, key, value)
+        return xp.reshape(flat.index_put_((positions,), values, accumulate=True), own.shape)
+    return _by_search(xp, own, key, value, add=True)
+
+
+def _rows(key: Any) -> Any:
+    """The index array of a key that is nothing else."""
+    if isinstance(key, tuple):
+        key = key[0] if len(key) == 1 else None
+    return None if isinstance(key, list) or not hasattr(key, "dtype") else key
+
+
+def _flattened(xp: Any, x: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
+    """`x`, the places in it that `key` names, and the values for them, all with one axis."""
+    rows = _rows(key)
+    if rows is None:
+        positions = xp.reshape(xp.arange(math.prod(x.shape), device=x.device), x.shape)[key]
+    else:
+        inner = x.shape[1:]
+        size = math.prod(inner)
+        within = xp.reshape(xp.arange(size, device=x.device), inner)
+        positions = xp.reshape(xp.astype(rows, within.dtype) * size, (*rows.shape, *(1 for _ in inner))) + within
+    value = xp.astype(xp.asarray(value, device=x.device), x.dtype)
+    values = xp.broadcast_to(value, positions.shape)
+    return tuple(xp.reshape(a, (-1,)) for a in (x, positions, values))
+
+
+def _by_search(xp: Any, x: Any, key: Any, value: Any, add: bool) -> Any:
+    """A copy of `x` in which ``x[key]`` is `value`, or has it added, in the standard alone.
+
+    The places written to are sorted, so that each element of `x` finds what is meant for it by bisection. Values
+    for one place are summed by doubling: neighbours 1, 2, 4 ... apart in the sorted order.
+    """
+    flat, positions, values = _flattened(xp, x, key, value)
+    count = positions.shape[0]
+    if not count or not flat.shape[0]:
+        return x
+    every = xp.arange(flat.shape[0], device=x.device)
+    positions = positions % flat.shape[0]
+    order = xp.argsort(positions)
+    positions, values = xp.take(positions, order), xp.take(values, order)
+    apart = 1
+    while add and apart < count:
+        same = positions[apart:] == positions[:-apart]
+        more = values[apart:] + xp.where(same, values[:-apart], 0)
+        values = xp.concat([values[:apart], more])
+        apart *= 2
+    first = xp.searchsorted(positions, every)
+    end = xp.searchsorted(positions, every, side="right")
+    written = end > first
+    found = xp.take(values, xp.where(written, end - 1, 0))
+    new = xp.where(written, flat + found if add else found, flat)
+    return xp.reshape(new, x.shape)

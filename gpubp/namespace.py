@@ -33,6 +33,8 @@ _BEYOND: dict[str, Callable[[Any], Function]] = {
     "_take_at": lambda xp: lambda x, *, key: x[key],
     "_put": lambda xp: lambda x, value, *, key: boundary.put(xp, x, key, value),
     "_add_at": lambda xp: lambda x, value, *, key: boundary.add_at(xp, x, key, value),
+    "_scatter": lambda xp: lambda value, *, shape, key: boundary.scatter(xp, shape, key, value),
+    "_astype": lambda xp: xp.astype,
     "_to_device": lambda xp: boundary.to_device,
 }
 
@@ -52,6 +54,8 @@ class Namespace(ModuleType):
             value: Any = type(self)(f"{self.__name__}.{name}", getattr(self.raw, name), self.root, f"{name}.")
         elif (rule := self._rule(name)) is not None:
             value = self._build(name, rule)
+        elif name == "__array_api_version__":
+            value = self.raw.__array_api_version__
         elif name.startswith("__") or callable(value := getattr(self.raw, name)) and not isinstance(value, type):
             raise AttributeError(f"{self.__name__} has no function {name!r}: it is not in the Array API standard")
         setattr(self, name, value)
