@@ -305,7 +305,7 @@ class Array:
         """PyTorch asks here when one of its tensors meets an `Array` in an operator."""
         from .numpy_code import call_torch_operator
 
-        return call_torch_operator(func, args)
+        return call_torch_operator(func, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         from .numpy_code import method
