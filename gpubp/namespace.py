@@ -212,7 +212,11 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         else:
             return raw(x1, x2)
 
-        out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
+        if type(a) is Array or type(b) is Array:  # both, lest a strict library's operator meet an Array in a rule
+            a, b = ns.constant(a), ns.constant(b)
+            out = function(a, b)
+        else:
+            out = raw(a, b)
         if x1_flat:
             i = None
         if x2_flat:
@@ -278,7 +282,11 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
                 _same_library(tape.ns, rule.name, x)
             values.append(x)
             parents.append(parent)
-        out = function(*values, **kwargs) if lower else raw(*values, **kwargs)
+        if lower:
+            values = [ns.constant(v) if is_array(v) else v for v in values]
+            out = function(*values, **kwargs)
+        else:
+            out = raw(*values, **kwargs)
 
         if joint is None:
             for k, parent in enumerate(parents):
@@ -291,9 +299,7 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         if outputs is not out:
             return box(out, tape, len(tape.records) - 1)
         first = len(tape.records) - len(outputs)
-        boxes = (
-            box(o, tape, first + k) if is_inexact(o.dtype) else ns.constant(o) for k, o in enumerate(outputs)
-        )
+        boxes = (box(o, tape, first + k) if is_inexact(o.dtype) else ns.constant(o) for k, o in enumerate(outputs))
         return type(out)(*boxes) if hasattr(out, "_fields") else type(out)(boxes)
 
     return function
@@ -367,9 +373,7 @@ class Joint:
 
     __slots__ = ("kwargs", "outputs", "parents", "rule", "saved", "specs")
 
-    def __init__(
-        self, rule: Primitive, parents: Any, saved: Any, kwargs: Any, specs: Any, outputs: int
-    ) -> None:
+    def __init__(self, rule: Primitive, parents: Any, saved: Any, kwargs: Any, specs: Any, outputs: int) -> None:
         self.rule, self.parents, self.saved, self.kwargs = rule, parents, saved, kwargs
         self.specs, self.outputs = specs, outputs  # outputs is 0 for a function that returns no tuple
 
@@ -486,4 +490,3 @@ def constant(x: Any) -> Any:
     For third-party code that refuses a mixture of traced and plain arrays: wrap the plain ones.
     """
     return x if type(x) is Array else twin_of(x).constant(x)
-

@@ -265,7 +265,11 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
         ``pullback(cotangent)`` takes a tree like the value and gives a tuple of trees, one for each argument.
         It may be called any number of times.
     """
-    trace = Trace(f, args, {}, range(len(args)), keep=True)
+    return _vjp(f, args, {}, range(len(args)), has_aux)
+
+
+def _vjp(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int], has_aux: bool = False) -> Any:
+    trace = Trace(f, args, kwargs, argnums, keep=True)
     out, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
     out = map_leaves(lambda x: freeze(x) if type(x) is Array else x, out)
     outputs = leaves(out)
@@ -273,16 +277,18 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         seeds = leaves_against(out, map_scalars(cotangent), "cotangent")
+        traced = any(type(g) is Array for g in seeds)
         cotangents: list[Any] = [None] * len(trace.records)
         for x, g in zip(outputs, seeds, strict=True):
             if g is None:
                 continue
+            if traced or trace.enclosed:  # a strict library's operators refuse to meet an Array
+                g = trace.tape.ns.constant(g)
             if tuple(g.shape) != tuple(x.shape):
                 raise ValueError(f"a cotangent of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
             if type(x) is Array and x.tape is trace.tape:
                 known = cotangents[x.node]  # type: ignore[index]
                 cotangents[x.node] = g if known is None else known + g  # type: ignore[index]
-        traced = any(type(g) is Array for g in seeds)
         return tuple(trace.gradients(trace.sweep(trace.records[:], cotangents, traced)))
 
     return (value, pullback, map_leaves(trace.lower, aux)) if has_aux else (value, pullback)
@@ -365,15 +371,9 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     @wraps(f, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         numbers = _argnums(argnums, args, f)
-        chosen = map_scalars(tuple(args[k] for k in numbers))
-
-        def of_chosen(*values: Any) -> Any:
-            full = list(args)
-            for k, v in zip(numbers, values, strict=True):
-                full[k] = v
-            return f(*full, **kwargs)
-
-        value, pullback = vjp(of_chosen, *chosen)
+        args = map_scalars(args)
+        chosen = tuple(args[k] for k in numbers)
+        value, pullback = _vjp(f, args, kwargs, numbers)
         outputs = leaves(value)
         zeros = [_namespace(x).zeros_like(x) for x in outputs]
 
@@ -427,9 +427,7 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
     def slope(*args: Any) -> Any:
         gradients = leaves(grad(f, every)(*args))
-        products = [
-            _namespace(g).sum(g * v) for g, v in zip(gradients, direction, strict=True)
-        ]
+        products = [_namespace(g).sum(g * v) for g, v in zip(gradients, direction, strict=True)]
         return sum(products[1:], products[0])
 
     return grad(slope, every)(*map_scalars(tuple(primals)))  # type: ignore[no-any-return]
