@@ -40,7 +40,8 @@ def _fixture_over(choice: _Choice) -> object:
 
     class Fixture:
         @pytest.fixture(params=choice.chosen, scope="session")
-        def backend(self, request: pytest.FixtureRequest) -> Backend:
+        @classmethod
+        def backend(cls, request: pytest.FixtureRequest) -> Backend:
             """Return each chosen backend in turn: an array library to test on."""
             from .backends import load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..array import Array, Tape
+from ..array import Array, Tape, box
 from ..boundary import is_inexact
 from ..namespace import Namespace, twin
 
@@ -45,4 +45,4 @@ class TracedNamespace(Namespace):
     def constant(self, data: Any) -> Any:
         """`data` as a traced array, or as a constant where its dtype has no derivative."""
         x = super().constant(data)
-        return Array(x.data, self.live, 0) if type(x) is Array and x.node is None and is_inexact(x.dtype) else x
+        return box(x.data, self.live, 0) if type(x) is Array and x.node is None and is_inexact(x.dtype) else x
