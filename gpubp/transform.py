@@ -54,7 +54,7 @@ class Trace:
             lifted = list(args)
             self.nodes: dict[int, int] = {}  # of the inputs, by identity: the user may assign to their items
             for k in argnums:
-                lifted[k] = _lift(tape, args[k], self.nodes)
+                lifted[k] = self._lift(args[k], {})
             self.lifted = [lifted[k] for k in argnums]
             if not self.nodes:
                 raise TypeError(_nothing_to_differentiate([args[k] for k in argnums]))
@@ -68,6 +68,41 @@ class Trace:
         finally:
             _thread.open_transforms -= 1
             tape.records = FINISHED
+
+    def _lift(self, tree: Any, shared: dict[int, Array]) -> Any:
+        """A pytree with a traced value, a new input of the tape, in the place of every differentiable array.
+
+        Layers are copied, never changed; an array that stands in several places of them is one input.
+        """
+        if isinstance(tree, dict | list | tuple):
+            return map_children(lambda x: self._lift(x, shared), tree)
+        if isinstance(tree, Node):
+
+            def lift_once(x: Any) -> Array:
+                if id(x) not in shared:
+                    shared[id(x)] = self._lift_array(x)
+                return shared[id(x)]
+
+            return map_leaves(lift_once, tree)
+        if type(tree) is float or type(tree) is complex:
+            tree = _scalar(tree, self.tape.ns)
+        return map_leaves(self._lift_array, tree)
+
+    def _lift_array(self, x: Any) -> Array:
+        tape = self.tape
+        ns = x.tape.ns if type(x) is Array else twin_of(x)
+        if ns is not tape.ns:
+            if tape.ns is not None:
+                raise several_libraries("one transform", tape.ns, ns)
+            tape.ns = ns
+        if type(x) is Array:
+            x = x.data if x.node is None else freeze(x)
+        if not is_inexact(x.dtype):
+            return box(x, ns.root, None)
+        lifted = box(x, tape, len(self.nodes))
+        self.nodes[id(lifted)] = len(self.nodes)
+        tape.records.append(None)
+        return lifted
 
     def lower(self, x: Any) -> Any:
         """A value as it is outside this transform."""
@@ -119,44 +154,6 @@ class Trace:
             return g.data if type(g) is Array and g.node is None else g
 
         return [map_leaves(gradient, tree) for tree in self.lifted]
-
-
-def _lift(tape: Tape, tree: Any, nodes: dict[int, int]) -> Any:
-    """A pytree with a traced value, a new input of the tape, in the place of every differentiable array.
-
-    Layers are copied, never changed; an array that stands in several places of them is one input.
-    """
-
-    def lift(x: Any) -> Array:
-        ns = x.tape.ns if type(x) is Array else twin_of(x)
-        if ns is not tape.ns:
-            if tape.ns is not None:
-                raise several_libraries("one transform", tape.ns, ns)
-            tape.ns = ns
-        if type(x) is Array:
-            x = x.data if x.node is None else freeze(x)
-        if not is_inexact(x.dtype):
-            return box(x, ns.root, None)
-        lifted = box(x, tape, len(nodes))
-        nodes[id(lifted)] = len(nodes)
-        tape.records.append(None)
-        return lifted
-
-    shared: dict[int, Array] = {}
-
-    def lift_shared(x: Any) -> Array:
-        if id(x) not in shared:
-            shared[id(x)] = lift(x)
-        return shared[id(x)]
-
-    def visit(x: Any) -> Any:
-        if isinstance(x, dict | list | tuple):
-            return map_children(visit, x)
-        if type(x) is float or type(x) is complex:
-            return lift(_scalar(x, tape.ns))
-        return map_leaves(lift_shared if isinstance(x, Node) else lift, x)
-
-    return visit(tree)
 
 
 def _scalar(x: Any, ns: Any = None) -> Any:

@@ -161,15 +161,13 @@ def _children(tree: Any) -> list[tuple[str, Any]] | None:
 
 def leaves_with_paths(tree: Any) -> list[tuple[str, Any]]:
     """The arrays of a tree with the way to each, as one would write it: ``layers[0].W``, ``['a'][1]``."""
-    found: list[tuple[str, Any]] = []
+    return [(path.removeprefix("."), x) for path, x in _walk("", tree)]
 
-    def visit(path: str, x: Any) -> None:
-        children = _children(x)
-        if children is not None:
-            for step, value in children:
-                visit(path + step, value)
-        elif is_array(x):
-            found.append((path.removeprefix("."), x))
 
-    visit("", tree)
-    return found
+def _walk(path: str, x: Any) -> Iterator[tuple[str, Any]]:
+    children = _children(x)
+    if children is not None:
+        for step, value in children:
+            yield from _walk(path + step, value)
+    elif is_array(x):
+        yield path, x
