@@ -276,9 +276,7 @@ _PLACE = Array()  # stands for an array whose data is not kept
 
 
 class _CustomRecord:
-    def __init__(
-        self, backward: Any, residuals: Any, args: Any, parents: Any, out: Any, outputs: int
-    ) -> None:
+    def __init__(self, backward: Any, residuals: Any, args: Any, parents: Any, out: Any, outputs: int) -> None:
         self.backward, self.residuals, self.parents = backward, residuals, parents
         self.structure = map_leaves(lambda _: _PLACE, args)
         self.out, self.outputs = out, outputs

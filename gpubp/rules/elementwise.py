@@ -17,9 +17,7 @@ LN2, LN10 = math.log(2), math.log(10)
 # Arithmetic
 elementwise("add", lambda xp, g, *_: g, lambda xp, g, *_: g)
 elementwise("subtract", lambda xp, g, *_: g, lambda xp, g, *_: -g)
-elementwise(
-    "multiply", lambda xp, g, _, __, y: g * conj(xp, y), lambda xp, g, _, x, __: g * conj(xp, x)
-)
+elementwise("multiply", lambda xp, g, _, __, y: g * conj(xp, y), lambda xp, g, _, x, __: g * conj(xp, x))
 elementwise(
     "divide",
     lambda xp, g, _, __, y: g / conj(xp, y),
