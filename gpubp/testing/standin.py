@@ -493,8 +493,6 @@ class ndarray:
 
     def item(self) -> Any:
         """Read the only element, as a Python scalar."""
-        if self.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
         _read(".item()")
         return self._data.item()
 
@@ -800,9 +798,9 @@ class __array_namespace_info__:
         """Return the current device."""
         return Device()
 
-    def devices(self) -> list[Device]:
+    def devices(self) -> tuple[Device, ...]:
         """Return the two devices."""
-        return [Device(0), Device(1)]
+        return Device(0), Device(1)
 
     def default_dtypes(self, *, device: Any = None) -> Any:
         """Return the default dtypes, which are the same on every device."""
