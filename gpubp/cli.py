@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_natural, default=0, help="seed of everything random (default: %(default)s)")
     train.add_argument("--epochs", type=_positive, default=30, help="passes over the data (default: %(default)s)")
     train.add_argument("--batch-size", type=_positive, default=32, help="examples a step (default: %(default)s)")
-    train.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: %(default)s)")
+    train.add_argument("--lr", type=float, default=2e-3, help="learning rate (default: %(default)s)")
     train.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     train.set_defaults(run=_train)
 
@@ -96,7 +96,12 @@ def _target(text: str) -> tuple[Path, str]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    raise SystemExit(f"gpubp train {args.example} is not built yet")
+    from .training.digits import train_digits
+
+    train_digits(
+        args.out, seed=args.seed, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, device=args.device
+    )
+    return 0
 
 
 def _check(args: argparse.Namespace) -> int:

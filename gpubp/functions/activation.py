@@ -43,7 +43,7 @@ def sigmoid_backward(xp: Any, needs: Any, dY: Any, y: Any) -> Any:
     return (dY * (y * (1 - y)),)
 
 
-def _tanh(x: Any, /) -> Any:
+def tanh(x: Any) -> Any:
     """Hyperbolic tangent.
 
     Parameters
@@ -52,17 +52,6 @@ def _tanh(x: Any, /) -> Any:
         Array of any shape, real or complex.
     """
     return array_namespace(x).tanh(x)
-
-
-@fused(_tanh)
-def tanh(xp: Any, needs: Any, x: Any, /) -> Any:
-    y = xp.tanh(x)
-    return y, y
-
-
-@tanh.backward
-def tanh_backward(xp: Any, needs: Any, dY: Any, y: Any) -> Any:
-    return (dY * conj(xp, 1 - y * y),)
 
 
 def _relu(x: Any, /) -> Any:
@@ -155,7 +144,7 @@ class ByOutput(NamedTuple):
 BY_OUTPUT: dict[str, ByOutput] = {
     "identity": ByOutput(identity, lambda xp, dY, y: dY),
     "sigmoid": ByOutput(_sigmoid, lambda xp, dY, y: dY * (y * (1 - y))),
-    "tanh": ByOutput(_tanh, lambda xp, dY, y: dY * conj(xp, 1 - y * y)),
+    "tanh": ByOutput(tanh, lambda xp, dY, y: dY * conj(xp, 1 - y * y)),
     "relu": ByOutput(_relu, lambda xp, dY, y: xp.where(y <= 0, 0, dY)),
     "leaky_relu": ByOutput(_leaky_relu, lambda xp, dY, y: xp.where(y > 0, dY, 0.01 * dY)),
 }

@@ -19,7 +19,7 @@ def _identity(z: Any, char: str) -> Any:
 def _sigmoid(z: Any, char: str) -> Any:
     one = ONE[char]
     np.negative(z, z)
-    np.minimum(z, EXP_LIMIT[char], z)
+    np.minimum(z, EXP_LIMIT[char], out=z)
     np.exp(z, z)
     np.add(z, one, z)
     return np.divide(one, z, z)
@@ -30,11 +30,11 @@ def _tanh(z: Any, char: str) -> Any:
 
 
 def _relu(z: Any, char: str) -> Any:
-    return np.maximum(z, ZERO[char], z)
+    return np.maximum(z, ZERO[char], out=z)
 
 
 def _leaky_relu(z: Any, char: str) -> Any:
-    return np.maximum(z, z * 0.01, z)
+    return np.maximum(z, z * 0.01, out=z)
 
 
 IN_PLACE = {
@@ -96,5 +96,5 @@ def _override(name: str) -> None:
     getattr(activation, name).override("numpy", forward, backward)
 
 
-for _name in ("sigmoid", "tanh", "relu"):
+for _name in ("sigmoid", "relu"):
     _override(_name)
