@@ -75,6 +75,7 @@ class Namespace(ModuleType):
         function.__name__ = function.__qualname__ = name
         function.__module__ = self.__name__
         function.__doc__ = raw.__doc__
+        function.__wrapped__ = raw  # type: ignore[attr-defined]  # where its signature is looked up
         return function
 
     def constant(self, data: Any) -> Any:
