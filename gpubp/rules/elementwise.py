@@ -44,7 +44,8 @@ def _pow_base(xp: Any, g: Any, _: Any, x: Any, y: Any) -> Any:
 
 def _pow_exponent(xp: Any, g: Any, out: Any, x: Any, y: Any) -> Any:
     x = x + xp.zeros_like(y)  # x may be a Python scalar
-    return g * conj(xp, out * xp.log(xp.where(x == 0, 1.0, x)))
+    flat = xp.logical_and(x == 0, (xp.real(y) if is_complex(y) else y) >= 0)  # 0**y is 0 for every y > 0
+    return g * conj(xp, out * xp.log(xp.where(flat, 1.0, x)))
 
 
 elementwise("pow", _pow_base, _pow_exponent)
@@ -56,11 +57,16 @@ elementwise("log", lambda xp, g, _, x: g / conj(xp, x))
 elementwise("log1p", lambda xp, g, _, x: g / conj(xp, 1 + x))
 elementwise("log2", lambda xp, g, _, x: g / (LN2 * conj(xp, x)))
 elementwise("log10", lambda xp, g, _, x: g / (LN10 * conj(xp, x)))
-elementwise(
-    "logaddexp",
-    lambda xp, g, out, x, _: g * xp.exp(xp.where(x == out, 0.0, x - out)),
-    lambda xp, g, out, _, y: g * xp.exp(xp.where(y == out, 0.0, y - out)),
-)
+
+
+def _share(xp: Any, x: Any, y: Any) -> Any:
+    """The weight exp(x) / (exp(x) + exp(y)) of x in logaddexp(x, y); of equal infinities one half."""
+    d = y - x
+    d = xp.where(xp.logical_and(x == y, xp.isnan(d)), 0.0, d)
+    return xp.exp(-xp.logaddexp(xp.zeros_like(d), d))
+
+
+elementwise("logaddexp", lambda xp, g, _, x, y: g * _share(xp, x, y), lambda xp, g, _, x, y: g * _share(xp, y, x))
 
 # Trigonometric and hyperbolic functions
 elementwise("sin", lambda xp, g, _, x: g * conj(xp, xp.cos(x)))
@@ -88,17 +94,18 @@ elementwise(
 
 # Sign, magnitude, complex parts
 elementwise("abs", lambda xp, g, _, x: g * xp.sign(x))
-elementwise("copysign", lambda xp, g, out, x, _: xp.where(xp.signbit(x) == xp.signbit(out), g, -g), None)
+elementwise("copysign", lambda xp, g, out, x, _: g * (xp.sign(x) * xp.sign(out)), None)
 elementwise("conj", lambda xp, g, *_: conj(xp, g))
 elementwise("real", lambda xp, g, *_: g)
-elementwise("imag", lambda xp, g, *_: g * 1j)
+elementwise("imag", lambda xp, g, _, x: g * 1j if is_complex(x) else xp.zeros_like(g))
 
 
 def _sign(xp: Any, g: Any, out: Any, x: Any) -> Any:
     if not is_complex(x):
         return xp.zeros_like(g)
     along = xp.real(xp.conj(out) * g)  # the radial part moves z along its own direction, and sign(z) not at all
-    return (g - out * along) / xp.where(x == 0, 1.0, xp.abs(x))
+    zero = x == 0
+    return xp.where(zero, 0.0, (g - out * along) / xp.where(zero, 1.0, xp.abs(x)))
 
 
 elementwise("sign", _sign)
