@@ -31,7 +31,7 @@ def _resize(xp: Any, x: Any, shape: Sequence[int], axes: Sequence[int]) -> Any:
     for axis in axes:
         length, wanted = x.shape[axis], shape[axis]
         if length > wanted:
-            x = x[(slice(None),) * (axis % x.ndim) + (slice(0, wanted),)]
+            x = x[(*(slice(None),) * (axis % x.ndim), slice(0, wanted), ...)]
         elif length < wanted:
             missing = list(x.shape)
             missing[axis] = wanted - length
@@ -67,7 +67,9 @@ primitive("fft.ifftn", _transform_n("fftn"))
 
 
 def _lengths(_x: Any, s: Any, axes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(_x.shape[a] if k is None or k == -1 else k for a, k in zip(axes, s or (None,) * len(axes), strict=True))
+    return tuple(
+        _x.shape[a] if k is None or k == -1 else k for a, k in zip(axes, s or (None,) * len(axes), strict=True)
+    )
 
 
 def _rfftn(xp: Any, g: Any, _: Any, _x: Any, /, *, s: Any = None, axes: Any = None, norm: Any = "backward") -> Any:

@@ -25,6 +25,18 @@ def _adjoint(xp: Any, x: Any) -> Any:
     return conj(xp, xp.matrix_transpose(x))
 
 
+def _columns(xp: Any, x: Any) -> Any:
+    return xp.expand_dims(x, axis=-1)
+
+
+def _rows(xp: Any, x: Any) -> Any:
+    return xp.expand_dims(x, axis=-2)
+
+
+def _one_by_one(xp: Any, x: Any) -> Any:
+    return xp.reshape(x, (*x.shape, 1, 1))
+
+
 def _real(xp: Any, x: Any) -> Any:
     return xp.real(x) if is_complex(x) else x
 
@@ -49,7 +61,7 @@ def _zeros_but_diagonal(xp: Any, d: Any, shape: Sequence[int], offset: int = 0) 
         zeros = [xp.zeros((*stack, k), dtype=d.dtype, device=d.device) for k in (above, below)]
         d = xp.concat([zeros[0], d, zeros[1]], axis=-1)
     on = xp.eye(rows, columns, k=offset, dtype=xp.bool, device=d.device)
-    return xp.where(on, d[..., None], 0.0)
+    return xp.where(on, _columns(xp, d), 0.0)
 
 
 # Products
@@ -59,9 +71,9 @@ def _matmul_first(xp: Any, g: Any, _: Any, __: Any, y: Any) -> Any:
     if y.ndim == 2 and g.ndim == 2:
         return g @ conj(xp, y.T)
     if y.ndim == 1:
-        return g[..., None] * conj(xp, y)
+        return _columns(xp, g) * conj(xp, y)
     if g.ndim < y.ndim:  # x is a vector
-        return (conj(xp, y) @ g[..., None])[..., 0]
+        return xp.squeeze(conj(xp, y) @ _columns(xp, g), axis=-1)
     return g @ _adjoint(xp, y)
 
 
@@ -71,7 +83,7 @@ def _matmul_second(xp: Any, g: Any, _: Any, x: Any, y: Any) -> Any:
         return x.T @ g
     if y.ndim > 1:
         if x.ndim == 1:
-            return x[:, None] * g[..., None, :]
+            return _columns(xp, x) * _rows(xp, g)
         if y.ndim > 2:
             return xp.matrix_transpose(x) @ g
     elif x.ndim == 1:
@@ -154,7 +166,7 @@ def _matrix_power(xp: Any, x: Any, n: int, /) -> Any:
 primitive("linalg.diagonal", lambda xp, g, _, _x, /, *, offset=0: _zeros_but_diagonal(xp, g, _x.shape, offset))
 primitive(
     "linalg.trace",
-    lambda xp, g, _, _x, /, *, offset=0, dtype=None: _zeros_but_diagonal(xp, g[..., None], _x.shape, offset),
+    lambda xp, g, _, _x, /, *, offset=0, dtype=None: _zeros_but_diagonal(xp, _columns(xp, g), _x.shape, offset),
 )
 
 
@@ -179,10 +191,12 @@ def _adjugate(xp: Any, x: Any, det: Any) -> Any:
     adjugate is zero.
     """
     n = x.shape[-1]
-    s = xp.where(det == 0, xp.max(xp.abs(x), axis=(-2, -1)), 0.0)[..., None, None]
-    u = xp.astype(xp.cos(xp.arange(1.0, n + 1, device=x.device)), x.dtype)[:, None]  # orthogonal to no usual vector
+    s = _one_by_one(xp, xp.where(det == 0, xp.max(xp.abs(x), axis=(-2, -1)), 0.0))
+    u = xp.astype(
+        _columns(xp, xp.cos(xp.arange(1.0, n + 1, device=x.device))), x.dtype
+    )  # orthogonal to no usual vector
     regular = x + s * (u * u.T)
-    det = xp.linalg.det(regular)[..., None, None]
+    det = _one_by_one(xp, xp.linalg.det(regular))
     inverse = xp.linalg.inv(xp.where(det == 0, _eye(xp, x), regular))
     left, right = inverse @ u, u.T @ inverse
     return det * ((1 - s * (right @ u)) * inverse + s * (left @ right))
@@ -191,7 +205,7 @@ def _adjugate(xp: Any, x: Any, det: Any) -> Any:
 def _det(xp: Any, g: Any, out: Any, x: Any) -> Any:
     small = x.shape[-1] <= 3
     cofactors = _minors(xp, x) if small else xp.matrix_transpose(_adjugate(xp, x, out))
-    return g[..., None, None] * conj(xp, cofactors)
+    return _one_by_one(xp, g) * conj(xp, cofactors)
 
 
 primitive("linalg.det", _det)  # of singular matrices too; to second order where the rank is n - 1, or n up to 3
@@ -202,9 +216,9 @@ def _slogdet(xp: Any, g: Any, out: Any, x: Any) -> list[Any]:
     (g_sign, g_log), (sign, _) = g, out
     along = None if g_log is None else g_log
     if g_sign is not None and is_complex(x):
-        turn = -1j * xp.imag(conj(xp, g_sign) * sign)
+        turn = xp.imag(conj(xp, g_sign) * sign) * -1j
         along = turn if along is None else along + turn
-    return [None if along is None else along[..., None, None] * _adjoint(xp, xp.linalg.inv(x))]
+    return [None if along is None else _one_by_one(xp, along) * _adjoint(xp, xp.linalg.inv(x))]
 
 
 def _inv(xp: Any, g: Any, out: Any, *_: Any) -> Any:
@@ -218,9 +232,9 @@ primitive("linalg.inv", _inv)
 @joint("linalg.solve", broadcasts=True)
 def _solve(xp: Any, g: Any, out: Any, x: Any, _b: Any) -> list[Any]:
     vector = _b.ndim == 1
-    g_b = xp.linalg.solve(_adjoint(xp, x), g[..., None] if vector else g)
-    g_x = -(g_b @ _adjoint(xp, out[..., None] if vector else out))
-    return [g_x, g_b[..., 0] if vector else g_b]
+    g_b = xp.linalg.solve(_adjoint(xp, x), _columns(xp, g) if vector else g)
+    g_x = -(g_b @ _adjoint(xp, _columns(xp, out) if vector else out))
+    return [g_x, xp.squeeze(g_b, axis=-1) if vector else g_b]
 
 
 def _pinv(xp: Any, g: Any, out: Any, x: Any, /, *, rtol: Any = None) -> Any:
@@ -305,10 +319,10 @@ def _eigh(xp: Any, g: Any, out: Any, *_: Any) -> list[Any]:
     (g_w, g_v), (w, v) = g, out
     terms = []
     if g_w is not None:
-        terms.append((v * g_w[..., None, :]) @ _adjoint(xp, v))
+        terms.append((v * _rows(xp, g_w)) @ _adjoint(xp, v))
     if g_v is not None:
         turn = _skew(xp, _adjoint(xp, v) @ g_v)
-        terms.append(v @ _over_gaps(xp, turn, w[..., None, :] - w[..., :, None]) @ _adjoint(xp, v))
+        terms.append(v @ _over_gaps(xp, turn, _rows(xp, w) - _columns(xp, w)) @ _adjoint(xp, v))
     return [_total(terms)]
 
 
@@ -319,12 +333,12 @@ def _eig(xp: Any, g: Any, out: Any, *_: Any) -> list[Any]:
     v_adjoint = _adjoint(xp, v)
     terms = []
     if g_w is not None:
-        terms.append(g_w[..., :, None] * v_adjoint)
+        terms.append(_columns(xp, g_w) * v_adjoint)
     if g_v is not None:
         turn = v_adjoint @ g_v
-        along = _real(xp, xp.linalg.diagonal(turn))[..., None, :]
+        along = _rows(xp, _real(xp, xp.linalg.diagonal(turn)))
         turn = turn - (v_adjoint @ v) * along
-        terms.append(_over_gaps(xp, turn, conj(xp, w[..., None, :] - w[..., :, None])) @ v_adjoint)
+        terms.append(_over_gaps(xp, turn, conj(xp, _rows(xp, w) - _columns(xp, w))) @ v_adjoint)
     return [xp.linalg.solve(v_adjoint, _total(terms))]
 
 
@@ -341,7 +355,7 @@ def _svd(xp: Any, g: Any, out: Any, _x: Any, /, *, full_matrices: bool = True) -
                 "use full_matrices=False"
             )
         u, vh = u[..., :count], vh[..., :count, :]
-    across, down = s[..., None, :], s[..., :, None]
+    across, down = _rows(xp, s), _columns(xp, s)
     gaps = (across - down) * (across + down)
     inner, outer = [], []
     phases = []
@@ -420,4 +434,4 @@ def _matrix_norm(xp: Any, x: Any, /, *, keepdims: bool = False, ord: Any = "fro"
     else:
         raise ValueError(f"matrix_norm got ord={ord!r}, expected 'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
     out = reduce(values, axis=-1)
-    return out[..., None, None] if keepdims else out
+    return _one_by_one(xp, out) if keepdims else out

@@ -33,7 +33,7 @@ def _hermitian(xp: Any, x: Any) -> tuple[Any]:
 def _lines(xp: Any, rows: Any, others: Any = None) -> Any:
     """The product of each row with its own conjugate (or with another row), in which its phase drops out."""
     others = conj(xp, rows) if others is None else others
-    return rows[..., :, None] * others[..., None, :]
+    return xp.expand_dims(rows, axis=-1) * xp.expand_dims(others, axis=-2)
 
 
 # Products
@@ -121,7 +121,7 @@ def _trace(rng: Rng) -> list[Sample]:
     return [
         Sample(x), Sample(x[0]), Sample(x[:0]), Sample(z), Sample(z[0], offset=1),
         *(Sample(x, offset=k) for k in (1, -1, 3, -2)),
-        Sample(x, dtype=np.float64), Sample(x[0].T, offset=-2, dtype=np.float32),
+        Sample(x, dtype=np.float64), Sample(x[0].T, offset=-2, dtype=np.float64),
     ]  # fmt: skip
 
 
