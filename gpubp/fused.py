@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .array import Array, box, freeze
+from .array import Array, box, freeze, strip
 from .device import is_array
 from .namespace import twin_of
 from .transform import vjp
@@ -56,6 +56,7 @@ class Fused(Generic[P, R]):
         self._forward = forward
         self.written: Implementation | None = None
         self.overrides: dict[str, Implementation] = {}
+        self._chosen: dict[str, Implementation] = {}  # of every library met so far
         FUSED[self.name] = self
 
     def backward(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,35 +67,42 @@ class Fused(Generic[P, R]):
     def override(self, library: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
         """Replace both passes for the arrays of one library, named as in `gpubp.device.library`."""
         self.overrides[library] = Implementation(forward, backward)
+        self._chosen.clear()
 
     def __call__(self, *args: P.args, **static: P.kwargs) -> R:
         tape: Any = None
-        for x in args:
-            if type(x) is Array and (tape is None or x.tape.level > tape.level):
-                tape = x.tape
-        if tape is None or not tape.level:
-            return self._constant(tape, args, static)  # type: ignore[no-any-return]
+        constants: Any = None
         values: list[Any] = []
         parents: list[int | None] = []
         for x in args:
-            parent = None
-            if type(x) is Array:
-                if x.tape is tape:
-                    parent = x.node
-                elif x.node is not None:
-                    return self.reference(*args, **static)  # an outer transform is at work here too
-                x = x.data
-                if type(x) is Array:
-                    return self.reference(*args, **static)
-            values.append(x)
-            parents.append(parent)
+            if type(x) is not Array:
+                values.append(x)
+                parents.append(None)
+                continue
+            data, node = x.data, x.node
+            if node is None:
+                constants = x.tape
+            elif x.tape is not tape:
+                if tape is not None:
+                    return self.reference(*args, **static)  # two transforms are at work
+                tape = x.tape
+            if type(data) is Array:
+                return self.reference(*args, **static)
+            values.append(data)
+            parents.append(node)
+        if tape is None:
+            return self._untraced(constants, values, static)  # type: ignore[no-any-return]
+
         ns = tape.ns
         needs = tuple([p is not None for p in parents])
         out, residuals, used = self._run(ns, needs, values, static)
-        kept = values if tape.keep_arguments else None
-        record = _Record(self, used, ns, needs, parents, residuals, kept, static)
+        record = _Record()
+        record.fused, record.used, record.ns, record.needs, record.parents = self, used, ns, needs, parents
+        record.residuals, record.static = residuals, static
+        record.args = values if tape.keep_arguments else None
         records = tape.records
         if type(out) is not tuple:
+            record.outputs = 0
             records.append(record)
             return box(out, tape, len(records) - 1)  # type: ignore[return-value]
         first = len(records)
@@ -103,32 +111,36 @@ class Fused(Generic[P, R]):
         records.append(record)
         return tuple(box(o, tape, first + k) for k, o in enumerate(out))  # type: ignore[return-value]
 
-    def _constant(self, tape: Any, args: tuple[Any, ...], static: dict[str, Any]) -> Any:
-        if tape is not None:
-            args = tuple(x.data if type(x) is Array else x for x in args)
-        array = next((x for x in args if is_array(x)), None)
+    def _untraced(self, constants: Any, values: list[Any], static: dict[str, Any]) -> Any:
+        array = next((x for x in values if is_array(x)), None)
         if array is None:
-            raise TypeError(f"{self.name} expects arrays, got {', '.join(type(x).__name__ for x in args)}")
+            raise TypeError(f"{self.name} expects arrays, got {', '.join(type(x).__name__ for x in values)}")
         ns = twin_of(array)
-        out, _, _ = self._run(ns, (False,) * len(args), args, static)
-        return out if tape is None else map_leaves(tape.ns.constant, out)
+        out, _, _ = self._run(ns, (False,) * len(values), values, static)
+        return out if constants is None else map_leaves(ns.constant, out)
 
     def _run(self, ns: Any, needs: tuple[bool, ...], values: Any, static: Any) -> tuple[Any, Any, Implementation]:
-        library = ns.library
-        if library not in _loaded:
-            load_kernels(library)
-        written = self.written
-        assert written is not None, f"fused function {self.name} has no backward"
-        used = self.overrides.get(library, written)
+        used = self._chosen.get(ns.library) or self._choose(ns.library)
         result = used.forward(ns.raw, needs, *values, **static)
         if result is NotImplemented:
-            used = written
+            assert self.written is not None
+            used = self.written
             result = used.forward(ns.raw, needs, *values, **static)
-        return *result, used
+        out, residuals = result
+        return out, residuals, used
+
+    def _choose(self, library: str) -> Implementation:
+        load_kernels(library)
+        chosen = self.overrides.get(library, self.written)
+        assert chosen is not None, f"fused function {self.name} has no backward"
+        self._chosen[library] = chosen
+        return chosen
 
 
 def load_kernels(library: str) -> None:
     """Import the overrides for a library, when its arrays are first met."""
+    if library in _loaded:
+        return
     _loaded.add(library)
     name = f"{__package__}.kernels.{library}"
     if find_spec(f"{__package__}.kernels") is not None and find_spec(name) is not None:
@@ -139,13 +151,15 @@ class _Record:
     """The record of a fused call."""
 
     __slots__ = ("args", "fused", "needs", "ns", "outputs", "parents", "residuals", "static", "used")
-
-    def __init__(
-        self, fused: Any, used: Any, ns: Any, needs: Any, parents: Any, residuals: Any, args: Any, static: Any
-    ) -> None:
-        self.fused, self.used, self.ns, self.needs, self.parents = fused, used, ns, needs, parents
-        self.residuals, self.args, self.static = residuals, args, static
-        self.outputs = 0  # how many, where the function returns a tuple
+    fused: Fused[Any, Any]
+    used: Implementation
+    ns: Any
+    needs: tuple[bool, ...]
+    parents: list[int | None]
+    residuals: Any
+    args: list[Any] | None  # kept only where a traced cotangent may come
+    static: dict[str, Any]
+    outputs: int  # how many, 0 for a function that returns no tuple
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
         if self.outputs:
@@ -153,12 +167,13 @@ class _Record:
             if all(c is None for c in g):
                 return []
             traced = any(type(c) is Array and c.node is not None for c in g)
-            g = tuple(c.data if type(c) is Array and not traced else c for c in g)
+            if not traced:
+                g = tuple(map(strip, g))
         elif g is None:
             return []
-        else:
-            traced = type(g) is Array and g.node is not None
-            if type(g) is Array and not traced:
+        elif traced := type(g) is Array:
+            traced = g.node is not None
+            if not traced:
                 g = g.data
         if traced:  # the pullback is being differentiated: only the reference can follow
             found = self._of_reference(g)

@@ -305,14 +305,17 @@ def _pair(out: Any, f: Function) -> Any:
 
 
 def _check_scalar(value: Any, f: Function) -> None:
-    if isinstance(value, float | int):
+    data = value.data if type(value) is Array else value
+    if isinstance(data, float):  # of Python, or NumPy's float64
         return
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(value).__name__}")
-    if value.shape != () or is_complex(value) or not is_inexact(value.dtype):
+    if not hasattr(data, "dtype"):
+        if isinstance(data, int):
+            return
+        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(data).__name__}")
+    if data.shape != () or is_complex(data) or not is_inexact(data.dtype):
         raise TypeError(
-            f"grad expects {_name(f)} to return a real floating scalar, got {value.dtype} of shape "
-            f"{tuple(value.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
+            f"grad expects {_name(f)} to return a real floating scalar, got {data.dtype} of shape "
+            f"{tuple(data.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
         )
 
 

@@ -6,7 +6,7 @@ an object whose class derives from `Node`; its attributes are its children.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .array import Array
@@ -31,23 +31,31 @@ def _static(f: Leaf, x: Any) -> Any:
     return x
 
 
+def _children_of(f: Leaf, values: Iterable[Any]) -> list[Any]:
+    found = []
+    for v in values:
+        handler = _HANDLERS.get(type(v)) or _handler(v)
+        found.append(v if handler is _static else f(v) if handler is _leaf else handler(f, v))
+    return found
+
+
+def _sequence(f: Leaf, x: Any) -> Any:
+    return type(x)(_children_of(f, x))
+
+
 def _container(f: Leaf, x: Any) -> Any:
     return map_children(lambda v: map_leaves(f, v), x)
 
 
 def _node(f: Leaf, x: Node) -> Any:
     new = object.__new__(type(x))
-    attributes = new.__dict__
-    attributes.update(x.__dict__)
-    for name, value in x.__dict__.items():
-        handler = _HANDLERS.get(type(value)) or _handler(value)
-        if handler is not _static:
-            attributes[name] = handler(f, value)
+    attributes = x.__dict__
+    new.__dict__ = dict(zip(attributes, _children_of(f, attributes.values()), strict=True))
     return new
 
 
 _HANDLERS: dict[type, Callable[[Leaf, Any], Any]] = {
-    Array: _leaf, list: _container, tuple: _container, dict: _container,
+    Array: _leaf, list: _sequence, tuple: _sequence, dict: _container,
     type(None): _static, int: _static, float: _static, str: _static, bool: _static,
 }  # fmt: skip
 
