@@ -254,8 +254,12 @@ class Array:
 
         return np.asarray(self._detached("conversion to a NumPy array"), dtype=dtype, copy=copy)
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        return self._detached("DLPack export").__dlpack__(**kwargs)
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._detached("DLPack export").__dlpack__(**given)
 
     def __dlpack_device__(self) -> Any:
         return strip(self).__dlpack_device__()
