@@ -18,7 +18,7 @@ def _scalars_and_arrays(obj: Any) -> list[Any]:
 
 def _asarray(xp: Any, obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
     if not isinstance(obj, list | tuple):
-        moved = obj if device is None else xp._to_device(obj, device)
+        moved = obj if device in (None, obj.device) else xp._to_device(obj, device)
         cast = moved if dtype in (None, obj.dtype) else xp._astype(moved, dtype)
         if copy is False and cast is not obj:
             raise ValueError(
