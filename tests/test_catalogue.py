@@ -265,8 +265,10 @@ def test_derivatives_agree_with_finite_differences(record):
     numpy = load("numpy")
     for dtype, sample in variants(record):
         if dtype in ("float64", "complex128") and differentiable(sample):
-            f, values = of_arrays(record, twin("numpy"), on(numpy, sample))
-            check_grads(f, values, order=record.order, directions=1)
+            kinds = [x.dtype.char for x in leaves(plain(record, numpy.xp, sample))]
+            if set(kinds) & set("dD") and not set(kinds) & set("fF"):  # else it casts to a dtype without differences
+                f, values = of_arrays(record, twin("numpy"), on(numpy, sample))
+                check_grads(f, values, order=record.order, directions=1)
 
 
 @each_differentiable

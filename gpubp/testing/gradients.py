@@ -133,6 +133,8 @@ class _Check:
         self.outputs = leaves(value)
         if not any(is_inexact(x.dtype) for x in self.outputs):
             raise TypeError(f"check_grads needs a floating-point array as the function's result, got {_shown(value)}")
+        for path, x in named_leaves((value,), ["result"]):
+            _check_precision(path, x)
         self.host_weights = [draw(rng, x) for x in self.outputs]
         drawn = zip(self.host_weights, self.outputs, strict=True)
         self.weights = rebuild(value, [move(w, device_of(x)) for w, x in drawn])
@@ -288,14 +290,17 @@ def _inputs(args: Any, names: list[str]) -> dict[Any, tuple[list[str], Any]]:
     for key, (path, x) in zip(_keys(args), named_leaves(args, names), strict=True):
         if not is_inexact(x.dtype):
             continue
-        host = to_numpy(x)
-        if host.dtype not in (np.float64, np.complex128):
-            raise TypeError(
-                f"check_grads needs float64 or complex128, {path} is {host.dtype} of shape {host.shape}: "
-                "the differences of lower precisions are mostly rounding; cast it first"
-            )
-        found.setdefault(key, ([], host))[0].append(path)
+        _check_precision(path, x)
+        found.setdefault(key, ([], to_numpy(x)))[0].append(path)
     return found
+
+
+def _check_precision(path: str, x: Any) -> None:
+    if is_inexact(x.dtype) and not str(x.dtype).endswith(("float64", "complex128")):
+        raise TypeError(
+            f"check_grads needs float64 or complex128, {path} is {_shown(x)}: "
+            "the differences of lower precisions are mostly rounding; cast it first"
+        )
 
 
 def named_leaves(args: Any, names: Sequence[str]) -> list[tuple[str, Any]]:

@@ -123,6 +123,9 @@ def test_low_precision_is_refused_by_name():
     with pytest.raises(TypeError, match=r"args\[0\]\['w'\] is float32 of shape \(2,\)"):
         check_grads(lambda d: d["w"] * 2, ({"w": np.ones(2, dtype=np.float32)},))
 
+    with pytest.raises(TypeError, match=r"result\['y'\] is float32 of shape \(2,\)"):
+        check_grads(lambda x: {"y": bp.array_namespace(x).astype(x, np.float32)}, (np.ones(2),))
+
 
 def test_nothing_to_check_is_an_error():
     with pytest.raises(TypeError, match="no real or complex floating array"):
