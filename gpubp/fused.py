@@ -12,7 +12,7 @@ agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 from .array import Array, box, freeze, strip
 from .device import is_array
 from .namespace import twin_of
-from .transform import vjp
+from .transform import vjp_of
 from .tree import leaves, leaves_against, map_leaves, rebuild
 
 P = ParamSpec("P")
@@ -161,7 +161,7 @@ class _Record:
     static: dict[str, Any]
     outputs: int  # how many, 0 for a function that returns no tuple
 
-    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
+    def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> Iterable[tuple[int | None, Any]]:
         if self.outputs:
             g = (*cotangents[len(cotangents) - self.outputs + 1 :], g)
             if all(c is None for c in g):
@@ -179,7 +179,7 @@ class _Record:
             found = self._of_reference(g)
         else:
             found = self.used.backward(self.ns.raw, self.needs, g, self.residuals, **self.static)
-        return [(p, c) for p, c in zip(self.parents, found, strict=False) if p is not None]
+        return zip(self.parents, found, strict=False)  # (parent None: not differentiated, whatever was found)
 
     def _of_reference(self, g: Any) -> Any:
         if self.args is None:
@@ -188,14 +188,7 @@ class _Record:
                 "a transform's values belong to the thread that runs it"
             )
         wanted = [k for k, needed in enumerate(self.needs) if needed]
-
-        def of_wanted(*values: Any) -> Any:
-            args = list(self.args)
-            for k, v in zip(wanted, values, strict=True):
-                args[k] = v
-            return self.fused.reference(*args, **self.static)
-
-        out, pullback = vjp(of_wanted, *(self.args[k] for k in wanted))
+        out, pullback = vjp_of(self.fused.reference, self.args, self.static, wanted)
         if self.outputs:
             g = tuple(self.ns.zeros_like(o) if c is None else c for c, o in zip(g, out, strict=True))
         found: list[Any] = [None] * len(self.needs)

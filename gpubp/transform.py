@@ -63,7 +63,8 @@ class Trace:
                 if k not in argnums:
                     lifted[k] = map_leaves(constant, arg)
             if kwargs:
-                kwargs = {k: map_leaves(constant, v) for k, v in kwargs.items()}
+                kwargs = map_children(lambda v: map_leaves(constant, v), kwargs)
+            tape.records.extend([None] * len(self.nodes))
             self.out = f(*lifted, **kwargs)
         finally:
             _thread.open_transforms -= 1
@@ -76,20 +77,21 @@ class Trace:
         """
         if isinstance(tree, dict | list | tuple):
             return map_children(lambda x: self._lift(x, shared), tree)
-        if isinstance(tree, Node):
-
-            def lift_once(x: Any) -> Array:
-                if id(x) not in shared:
-                    shared[id(x)] = self._lift_array(x)
-                return shared[id(x)]
-
-            return map_leaves(lift_once, tree)
         if type(tree) is float or type(tree) is complex:
             tree = _scalar(tree, self.tape.ns)
-        return map_leaves(self._lift_array, tree)
+        if not isinstance(tree, Node):
+            return map_leaves(self._lift_array, tree)
+
+        def lift_once(x: Any) -> Array:
+            lifted = shared.get(id(x))
+            if lifted is None:
+                lifted = shared[id(x)] = self._lift_array(x)
+            return lifted
+
+        return map_leaves(lift_once, tree)
 
     def _lift_array(self, x: Any) -> Array:
-        tape = self.tape
+        tape, nodes = self.tape, self.nodes
         ns = x.tape.ns if type(x) is Array else twin_of(x)
         if ns is not tape.ns:
             if tape.ns is not None:
@@ -99,9 +101,9 @@ class Trace:
             x = x.data if x.node is None else freeze(x)
         if not is_inexact(x.dtype):
             return box(x, ns.root, None)
-        lifted = box(x, tape, len(self.nodes))
-        self.nodes[id(lifted)] = len(self.nodes)
-        tape.records.append(None)
+        lifted = Array()
+        lifted.data, lifted.tape, lifted.node = x, tape, len(nodes)
+        nodes[id(lifted)] = len(nodes)
         return lifted
 
     def lower(self, x: Any) -> Any:
@@ -137,6 +139,8 @@ class Trace:
                     cotangents[parent] = c if known is None else known + c
             elif record is not None:
                 for parent, c in record.pull(xp, g, cotangents, records):
+                    if parent is None:
+                        continue
                     known = cotangents[parent]
                     cotangents[parent] = c if known is None else known + c
         return cotangents
@@ -262,10 +266,11 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
         ``pullback(cotangent)`` takes a tree like the value and gives a tuple of trees, one for each argument.
         It may be called any number of times.
     """
-    return _vjp(f, args, {}, range(len(args)), has_aux)
+    return vjp_of(f, args, {}, range(len(args)), has_aux)
 
 
-def _vjp(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int], has_aux: bool = False) -> Any:
+def vjp_of(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int], has_aux: bool = False) -> Any:
+    """`vjp` with keyword arguments and a choice of arguments, the others being constants."""
     trace = Trace(f, args, kwargs, argnums, keep=True)
     out, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
     out = map_leaves(lambda x: freeze(x) if type(x) is Array else x, out)
@@ -373,7 +378,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
         numbers = _argnums(argnums, args, f)
         args = map_scalars(args)
         chosen = tuple(args[k] for k in numbers)
-        value, pullback = _vjp(f, args, kwargs, numbers)
+        value, pullback = vjp_of(f, args, kwargs, numbers)
         outputs = leaves(value)
         zeros = [_namespace(x).zeros_like(x) for x in outputs]
 

@@ -6,7 +6,7 @@ an object whose class derives from `Node`; its attributes are its children.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from .array import Array
@@ -31,16 +31,12 @@ def _static(f: Leaf, x: Any) -> Any:
     return x
 
 
-def _children_of(f: Leaf, values: Iterable[Any]) -> list[Any]:
+def _sequence(f: Leaf, x: Any) -> Any:
     found = []
-    for v in values:
+    for v in x:
         handler = _HANDLERS.get(type(v)) or _handler(v)
         found.append(v if handler is _static else f(v) if handler is _leaf else handler(f, v))
-    return found
-
-
-def _sequence(f: Leaf, x: Any) -> Any:
-    return type(x)(_children_of(f, x))
+    return type(x)(found)
 
 
 def _container(f: Leaf, x: Any) -> Any:
@@ -49,8 +45,11 @@ def _container(f: Leaf, x: Any) -> Any:
 
 def _node(f: Leaf, x: Node) -> Any:
     new = object.__new__(type(x))
-    attributes = x.__dict__
-    new.__dict__ = dict(zip(attributes, _children_of(f, attributes.values()), strict=True))
+    new.__dict__ = attributes = x.__dict__.copy()
+    for name, v in attributes.items():
+        handler = _HANDLERS.get(type(v)) or _handler(v)
+        if handler is not _static:
+            attributes[name] = f(v) if handler is _leaf else handler(f, v)
     return new
 
 
