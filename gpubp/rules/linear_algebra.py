@@ -183,28 +183,29 @@ def _minors(xp: Any, x: Any) -> Any:
     return xp.linalg.cross(xp.roll(x, -1, axis=-2), xp.roll(x, -2, axis=-2), axis=-1)
 
 
-def _adjugate(xp: Any, x: Any, det: Any) -> Any:
+def _adjugate(xp: Any, x: Any) -> Any:
     """The transposed cofactors, which a singular matrix has too.
 
     From the inverse of ``B = x + s u uᵀ`` by the matrix determinant lemma and the Sherman-Morrison formula, with
-    s = 0 where `x` has an inverse. One such step makes a matrix of rank n - 1 regular; where the rank is lower the
+    s = 0 where `x` has full rank. One such step makes a matrix of rank n - 1 regular; where the rank is lower the
     adjugate is zero.
     """
     n = x.shape[-1]
-    s = _one_by_one(xp, xp.where(det == 0, xp.max(xp.abs(x), axis=(-2, -1)), 0.0))
+    missing = _one_by_one(xp, n - xp.linalg.matrix_rank(x))
+    s = xp.where(missing == 0, 0.0, xp.max(xp.abs(x), axis=(-2, -1), keepdims=True))
     u = xp.astype(
         _columns(xp, xp.cos(xp.arange(1.0, n + 1, device=x.device))), x.dtype
     )  # orthogonal to no usual vector
-    regular = x + s * (u * u.T)
-    det = _one_by_one(xp, xp.linalg.det(regular))
-    inverse = xp.linalg.inv(xp.where(det == 0, _eye(xp, x), regular))
+    regular = xp.where(missing > 1, _eye(xp, x), x + s * (u * u.T))
+    det = xp.where(missing > 1, 0.0, _one_by_one(xp, xp.linalg.det(regular)))
+    inverse = xp.linalg.inv(regular)
     left, right = inverse @ u, u.T @ inverse
     return det * ((1 - s * (right @ u)) * inverse + s * (left @ right))
 
 
-def _det(xp: Any, g: Any, out: Any, x: Any) -> Any:
+def _det(xp: Any, g: Any, _: Any, x: Any) -> Any:
     small = x.shape[-1] <= 3
-    cofactors = _minors(xp, x) if small else xp.matrix_transpose(_adjugate(xp, x, out))
+    cofactors = _minors(xp, x) if small else xp.matrix_transpose(_adjugate(xp, x))
     return _one_by_one(xp, g) * conj(xp, cofactors)
 
 
@@ -357,26 +358,27 @@ def _svd(xp: Any, g: Any, out: Any, _x: Any, /, *, full_matrices: bool = True) -
         u, vh = u[..., :count], vh[..., :count, :]
     across, down = _rows(xp, s), _columns(xp, s)
     gaps = (across - down) * (across + down)
-    inner, outer = [], []
-    phases = []
+    inner, terms, phases = [], [], []
     if g_s is not None:
-        inner.append(_zeros_but_diagonal(xp, g_s, (count, count)))
+        terms.append((u * _rows(xp, g_s)) @ vh)
     if g_u is not None:
         turn = _adjoint(xp, u) @ g_u
         inner.append(2 * _over_gaps(xp, _skew(xp, turn), gaps) * across)
         phases.append(turn)
         if rows > columns:
-            outer.append(((g_u - u @ turn) / across) @ vh)
+            terms.append(((g_u - u @ turn) / across) @ vh)
     if g_vh is not None:
         turn = vh @ _adjoint(xp, g_vh)
         inner.append(2 * down * _over_gaps(xp, _skew(xp, turn), gaps))
         phases.append(-turn)
         if columns > rows:
-            outer.append(u @ ((g_vh - _adjoint(xp, turn) @ vh) / down))
-    if phases and is_complex(u):
+            terms.append(u @ ((g_vh - _adjoint(xp, turn) @ vh) / down))
+    if inner and is_complex(u):
         phase = xp.linalg.diagonal(_skew(xp, _total(phases)))
         inner.append(_zeros_but_diagonal(xp, phase / (2 * s), (count, count)))
-    return [_total([u @ _total(inner) @ vh, *outer])]
+    if inner:
+        terms.append(u @ _total(inner) @ vh)
+    return [_total(terms)]
 
 
 composite("linalg.eigvalsh")(lambda xp, x, /: xp.linalg.eigh(x)[0])
