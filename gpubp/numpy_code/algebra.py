@@ -31,7 +31,7 @@ def _inner(xp: Any, a: Any, b: Any) -> Any:
 
 @function("outer")
 def _outer(xp: Any, a: Any, b: Any) -> Any:
-    return flat(xp, array(xp, a))[:, None] * flat(xp, array(xp, b))[None, :]
+    return xp.reshape(array(xp, a), (-1, 1)) * xp.reshape(array(xp, b), (1, -1))
 
 
 @function("linalg.outer")
@@ -59,7 +59,8 @@ def _kron(xp: Any, a: Any, b: Any) -> Any:
     a, b = array(xp, a), array(xp, b)
     n = max(a.ndim, b.ndim)
     first, second = ((1,) * (n - x.ndim) + tuple(x.shape) for x in (a, b))
-    product = xp.reshape(a, [k for m in first for k in (m, 1)]) * xp.reshape(b, [k for m in second for k in (1, m)])
+    rows, columns = tuple(k for m in first for k in (m, 1)), tuple(k for m in second for k in (1, m))
+    product = xp.reshape(a, rows) * xp.reshape(b, columns)
     return xp.reshape(product, tuple(i * j for i, j in zip(first, second, strict=True)))
 
 

@@ -49,8 +49,8 @@ def namespace_of(values: Iterable[Any]) -> Any:
 
 
 def array(xp: Any, x: Any) -> Any:
-    """`x`, made an array if it is a list or a number."""
-    return x if hasattr(x, "dtype") else xp.asarray(x)
+    """`x`, be it plain, a list or a number, as an array of the twin."""
+    return xp.constant(x) if hasattr(x, "dtype") else xp.asarray(x)
 
 
 def arrays(xp: Any, values: Iterable[Any]) -> list[Any]:
@@ -88,11 +88,20 @@ def flat(xp: Any, x: Any) -> Any:
     return xp.reshape(x, (-1,)) if x.ndim != 1 else x
 
 
-def part(x: Any, axis: int, start: int | None, stop: int | None, step: int | None = None) -> Any:
+def part(x: Any, axis: int, start: int | None, stop: int | None) -> Any:
     """A slice along one axis."""
-    return x[(slice(None),) * normal_axis(axis, x.ndim) + (slice(start, stop, step),)]
+    key = [slice(None)] * x.ndim
+    key[axis] = slice(start, stop)
+    return x[tuple(key)]
 
 
-def along(x: Any, ndim: int, axis: int) -> Any:
+def along(xp: Any, x: Any, ndim: int, axis: int) -> Any:
     """A vector reshaped so that it lies along one axis of `ndim`."""
-    return x[tuple(slice(None) if k == axis % ndim else None for k in range(ndim))]
+    return xp.reshape(x, tuple(-1 if k == axis % ndim else 1 for k in range(ndim)))
+
+
+def gather(xp: Any, x: Any, indices: Any, axis: int = 0) -> Any:
+    """Elements of `x` along an axis at `indices` of any shape, negative ones counted from the end."""
+    n = x.shape[axis]
+    found = xp.take(x, flat(xp, xp.where(indices < 0, indices + n, indices)), axis=axis)
+    return xp.reshape(found, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..boundary import is_complex, is_inexact
-from .registry import array, arrays, flat, function, normal_axis, part
+from .registry import array, arrays, flat, function, gather, normal_axis, part
 
 # -- choosing
 
@@ -52,7 +52,7 @@ def _take(xp: Any, a: Any, indices: Any, axis: Any = None, *, mode: str = "raise
         indices = indices % n
     elif mode == "clip":
         indices = xp.clip(indices, 0, n - 1)
-    return a[(slice(None),) * axis + (indices,)]
+    return gather(xp, a, indices, axis)
 
 
 @function("take_along_axis")
@@ -194,8 +194,8 @@ def _interp(xp: Any, x: Any, xp_: Any, fp: Any, left: Any = None, right: Any = N
         inside = xp.broadcast_to(values[0], x.shape)
     else:
         k = xp.clip(xp.searchsorted(knots, x, side="right") - 1, 0, knots.shape[0] - 2)
-        x0, y0 = knots[k], values[k]
-        inside = y0 + (x - x0) * ((values[k + 1] - y0) / (knots[k + 1] - x0))
+        (x0, x1), (y0, y1) = ((gather(xp, v, k), gather(xp, v, k + 1)) for v in (knots, values))
+        inside = y0 + (x - x0) * ((y1 - y0) / (x1 - x0))
     inside = xp.where(x > knots[-1], values[-1] if right is None else right, inside)
     return xp.where(x < knots[0], values[0] if left is None else left, inside)
 
@@ -234,7 +234,7 @@ def _convolve(xp: Any, a: Any, v: Any, mode: str = "full") -> Any:
     padded = xp.concat([zeros[0], a, zeros[1]])
     rows = n + before + after - m + 1
     window = np.add.outer(np.arange(rows), np.arange(m)[::-1]).tolist()
-    return xp.matmul(padded[xp.asarray(window, dtype=xp.int64)], v)
+    return xp.matmul(gather(xp, padded, xp.asarray(window, dtype=xp.int64)), v)
 
 
 @function("correlate")

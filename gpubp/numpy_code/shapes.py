@@ -83,17 +83,15 @@ def _squeeze(xp: Any, a: Any, axis: Any = None) -> Any:
 
 def _at_least(ndim: int, grow: Any) -> Any:
     def at_least(xp: Any, *values: Any) -> Any:
-        found = tuple(grow(x) if x.ndim < ndim else x for x in arrays(xp, values))
+        found = tuple(xp.reshape(x, grow(*x.shape)) if x.ndim < ndim else x for x in arrays(xp, values))
         return found if len(found) != 1 else found[0]
 
     return at_least
 
 
-_atleast_1d = function("atleast_1d")(_at_least(1, lambda x: x[None]))
-_atleast_2d = function("atleast_2d")(_at_least(2, lambda x: x[None, ...] if x.ndim else x[None, None]))
-_atleast_3d = function("atleast_3d")(
-    _at_least(3, lambda x: x[None, None, None] if not x.ndim else x[None, :, None] if x.ndim == 1 else x[..., None])
-)
+_atleast_1d = function("atleast_1d")(_at_least(1, lambda: (1,)))
+_atleast_2d = function("atleast_2d")(_at_least(2, lambda n=1: (1, n)))
+_atleast_3d = function("atleast_3d")(_at_least(3, lambda m=1, n=None: (1, m, 1) if n is None else (m, n, 1)))
 
 
 @function("broadcast_to")
@@ -142,7 +140,7 @@ def _dstack(xp: Any, tup: Any) -> Any:
 @function("column_stack")
 def _column_stack(xp: Any, tup: Any) -> Any:
     values = [_atleast_1d(xp, x) for x in tup]
-    return xp.concat([x[:, None] if x.ndim == 1 else x for x in values], axis=1)
+    return xp.concat([xp.reshape(x, (-1, 1)) if x.ndim == 1 else x for x in values], axis=1)
 
 
 @function("append")
@@ -306,7 +304,7 @@ def _diag(xp: Any, v: Any, k: int = 0) -> Any:
         raise ValueError(f"numpy.diag takes a vector or a matrix, got an array of shape {v.shape}")
     n = v.shape[0] + abs(k)
     column = _pad_constant(xp, v, [(max(-k, 0), max(k, 0))], 0)
-    return xp.where(xp.eye(n, k=k, dtype=xp.bool), column[:, None], xp.zeros((n, n), dtype=v.dtype))
+    return xp.where(xp.eye(n, k=k, dtype=xp.bool), xp.reshape(column, (-1, 1)), xp.zeros((n, n), dtype=v.dtype))
 
 
 @function("diagflat")
@@ -431,7 +429,7 @@ def _meshgrid(xp: Any, *xi: Any, sparse: bool = False, indexing: str = "xy") -> 
     n = len(xi)
     order = [1, 0, *range(2, n)] if indexing == "xy" and n > 1 else list(range(n))
     vectors = [flat(xp, x) for x in arrays(xp, xi)]
-    grid = [along(x, n, axis) for x, axis in zip(vectors, order, strict=True)]
+    grid = [along(xp, x, n, axis) for x, axis in zip(vectors, order, strict=True)]
     if sparse:
         return tuple(grid)
     shape = tuple(vectors[k].shape[0] for k in order)

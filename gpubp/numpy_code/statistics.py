@@ -158,7 +158,7 @@ def _average(
     weights = array(xp, weights)
     if weights.shape != a.shape:
         (only,) = normal_axes(axis, a.ndim)
-        weights = along(weights, a.ndim, only)
+        weights = along(xp, weights, a.ndim, only)
     total = xp.sum(xp.broadcast_to(weights, a.shape), axis=axis, keepdims=keepdims)
     found = xp.sum(a * weights, axis=axis, keepdims=keepdims) / total
     return (found, total) if returned else found
@@ -277,7 +277,7 @@ def _cov(xp: Any, m: Any, y: Any = None, rowvar: bool = True, bias: bool = False
         x = array(xp, x)
         if x.ndim > 2:
             raise ValueError(f"numpy.cov takes at most two dimensions, got an array of shape {x.shape}")
-        return x[None, :] if x.ndim == 1 else x if rowvar else xp.matrix_transpose(x)
+        return xp.reshape(x, (1, -1)) if x.ndim == 1 else x if rowvar else xp.matrix_transpose(x)
 
     x = variables(m) if y is None else xp.concat([variables(m), variables(y)], axis=0)
     n = x.shape[1] - ((0 if bias else 1) if ddof is None else ddof)
@@ -292,7 +292,7 @@ def _corrcoef(xp: Any, x: Any, y: Any = None, rowvar: bool = True) -> Any:
     if not c.ndim:
         return c / c
     d = xp.sqrt(xp.real(xp.linalg.diagonal(c)) if is_complex(c) else xp.linalg.diagonal(c))
-    return c / d[:, None] / d[None, :]
+    return c / (along(xp, d, 2, 0) * along(xp, d, 2, 1))
 
 
 # -- finite differences and sums along an axis
@@ -329,7 +329,7 @@ def _trapezoid(xp: Any, y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) ->
     y = array(xp, y)
     if x is not None:
         x = array(xp, x)
-        dx = along(_diff(xp, x), y.ndim, axis) if x.ndim == 1 else _diff(xp, x, axis=axis)
+        dx = along(xp, _diff(xp, x), y.ndim, axis) if x.ndim == 1 else _diff(xp, x, axis=axis)
     return xp.sum(dx * (part(y, axis, 1, None) + part(y, axis, None, -1)) / 2, axis=axis)
 
 
@@ -351,7 +351,7 @@ def _slope(xp: Any, f: Any, spacing: Any, axis: int, edge_order: int) -> Any:
         raise ValueError(f"numpy.gradient with edge_order={edge_order} of {n} points")
     spacing = xp.asarray(spacing) if isinstance(spacing, list | tuple) else spacing
     if getattr(spacing, "ndim", 0):
-        h = along(_diff(xp, spacing), f.ndim, axis)
+        h = along(xp, _diff(xp, spacing), f.ndim, axis)
     else:
         h = xp.ones((1,) * axis + (n - 1,) + (1,) * (f.ndim - axis - 1), dtype=f.dtype) * spacing
     secant = (part(f, axis, 1, None) - part(f, axis, None, -1)) / h

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..boundary import is_inexact
+from ..boundary import conj, is_inexact
 from .registry import ADVICE, Function, array, flat, namespace_of, native, normal_axis, part
 
 LN2, DEGREE = math.log(2), math.pi / 180
@@ -90,8 +90,8 @@ _TABLE: dict[str, str | Function] = {
     "divmod": lambda xp, x, y: (xp.floor_divide(x, y), xp.remainder(x, y)),
     "modf": lambda xp, x: (x - xp.trunc(x), xp.trunc(x)),
     "vecdot": _vecdot,
-    "matvec": lambda xp, x, y: xp.matmul(x, y[..., None])[..., 0],
-    "vecmat": lambda xp, x, y: xp.matmul(xp.conj(x)[..., None, :], y)[..., 0, :],
+    "matvec": lambda xp, x, y: xp.squeeze(xp.matmul(x, xp.expand_dims(y, axis=-1)), axis=-1),
+    "vecmat": lambda xp, x, y: xp.squeeze(xp.matmul(xp.expand_dims(conj(xp, x), axis=-2), y), axis=-2),
 }
 
 #: The definitions by the ufunc itself, for the names that this NumPy has.
