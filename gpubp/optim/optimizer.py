@@ -9,6 +9,7 @@ from typing import Any
 from ..device import device_of, library, raw_namespace
 from ..functions.update import Update
 from ..fused import load_kernels
+from ..namespace import twin_of
 from ..nn.layer import Layer, Parameter
 from ..tree import leaves_with_paths
 from .layout import Layout
@@ -48,7 +49,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.steps = 0
         self._tree, self._layout = tree, Layout(tree)
-        paths, arrays = self._layout.paths, self._layout.read(tree)
+        arrays = self._layout.read(tree)
         if not arrays:
             raise TypeError(f"{type(self).__name__} found no floating-point array in {type(tree).__name__}")
         if len(libraries := {library(x) for x in arrays}) > 1:
@@ -58,14 +59,13 @@ class Optimizer(ABC):
         self._own = sorted(set(self._first))
         self._specs = [(tuple(x.shape), x.dtype) for x in arrays]
         self._shapes = [self._specs[k][0] for k in self._own]
-        name = libraries.pop()
+        name = twin_of(arrays[0]).library
         load_kernels(name)
         in_place = self.update.in_place.get(name)
-        own, own_paths = [arrays[k] for k in self._own], [paths[k] for k in self._own]
+        own = [arrays[k] for k in self._own]
         self._store: _New | _InPlace = (
             _New(self.update, own, self.slots) if in_place is None else _InPlace(in_place, own, self.slots)
         )
-        self._own_paths = own_paths
         self._put()
 
     @abstractmethod

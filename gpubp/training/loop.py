@@ -104,14 +104,14 @@ def fit(
 
     step = value_and_grad(loss)
     history: list[dict[str, float]] = []
-    size = math.ceil(len(train[0]) / batch_size)
+    size = math.ceil(train[0].shape[0] / batch_size)
     with _Bar(epochs * size, progress) as bar:
         for epoch in range(epochs):
             mean = _Mean()
             for x, y in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
                 value, grads = step(net, x, y)
                 opt.step(grads)
-                mean.add(value, len(x))
+                mean.add(value, x.shape[0])
                 bar.step()
             row = {"epoch": epoch + 1, "loss": mean.read()}
             if validation is None:
@@ -155,10 +155,10 @@ def evaluate(
     """
     means = {name: _Mean() for name in ("loss", *metrics)}
     for x, y in batches(data, batch_size, device=device, dtype=dtype):
-        means["loss"].add(loss(net, x, y), len(x))
+        means["loss"].add(loss(net, x, y), x.shape[0])
         output = net(x)
         for name in metrics:
-            means[name].add(METRICS[name](output, y), len(x))
+            means[name].add(METRICS[name](output, y), x.shape[0])
     return {name: mean.read() for name, mean in means.items()}
 
 

@@ -1,0 +1,135 @@
+import os
+
+import numpy as np
+import pytest
+
+import gpubp as bp
+from gpubp import nn, optim
+from gpubp.training.files import write_atomically
+
+
+def net_of(seed=0, width=4, dtype="float32"):
+    return nn.Sequential(nn.Dense(3, width), nn.relu, nn.Dense(width, 2), seed=seed, dtype=dtype)
+
+
+def values(net):
+    return {path: x.copy() for path, x in net.parameters().items()}
+
+
+def same(net, expected):
+    assert list(net.parameters()) == list(expected)
+    for path, x in net.parameters().items():
+        np.testing.assert_array_equal(x, expected[path])
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    net, other = net_of(0), net_of(1)
+    bp.save(net, tmp_path / "net.safetensors")
+    assert bp.load(tmp_path / "net.safetensors", other) is other
+    same(other, values(net))
+    assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+def test_other_programs_can_read_it(tmp_path):
+    from safetensors.numpy import load_file
+
+    net = net_of()
+    bp.save(net, str(tmp_path / "net.safetensors"))
+    same(net, load_file(tmp_path / "net.safetensors") | {})
+
+
+def test_every_library_and_tree(tmp_path, backend):
+    tree = {
+        "a": [backend.asarray(np.arange(3)), backend.asarray(np.asarray(2.5))],
+        "b": backend.asarray(np.ones((0, 2))),
+    }
+    bp.save(tree, tmp_path / "tree")
+    new = bp.tree.map_leaves(lambda x: x * 0, tree)
+    bp.load(tmp_path / "tree", new)
+    assert type(new["a"][0]) is type(tree["a"][0])
+    np.testing.assert_array_equal(backend.to_numpy(new["a"][0]), [0, 1, 2])
+    assert float(backend.to_numpy(new["a"][1])) == 2.5
+
+
+def test_arrays_of_any_layout(tmp_path):
+    tree = {
+        "F": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "strided": np.arange(10)[::3],
+        "scalar": np.float64(3),
+    }
+    bp.save(tree, tmp_path / "tree")
+    for path, x in bp.load(tmp_path / "tree", {k: np.zeros_like(v) for k, v in tree.items()}).items():
+        np.testing.assert_array_equal(x, tree[path])
+
+
+def test_a_shared_array_stays_shared(tmp_path):
+    def tied(seed):
+        layer = nn.Dense(2, 2)
+        return nn.Sequential(layer, nn.tanh, layer, seed=seed)
+
+    net, other = tied(0), tied(1)
+    bp.save(net, tmp_path / "net")
+    bp.load(tmp_path / "net", other)
+    assert other.layers[0].W is other.layers[2].W
+    np.testing.assert_array_equal(other.layers[0].W, net.layers[0].W)
+
+
+def test_an_optimizer_notices(tmp_path):
+    net, other = net_of(0), net_of(1)
+    bp.save(net, tmp_path / "net")
+    opt = optim.SGD(other, 1.0)
+    bp.load(tmp_path / "net", other)
+    opt.step(bp.tree.map_leaves(np.zeros_like, other))
+    same(other, values(net))
+
+
+def test_every_difference_is_named_and_nothing_is_changed(tmp_path):
+    bp.save(net_of(width=5), tmp_path / "net")
+    net = net_of(width=4)
+    before = values(net)
+    with pytest.raises(
+        ValueError, match=r"layers\[0\]\.W is float32\[3, 5\], expected float32\[3, 4\]; layers\[0\]\.b"
+    ):
+        bp.load(tmp_path / "net", net)
+    same(net, before)
+    with pytest.raises(ValueError, match=r"layers\[0\]\.W is float32\[3, 5\], expected float64\[3, 5\]"):
+        bp.load(tmp_path / "net", net_of(width=5, dtype="float64"))
+    with pytest.raises(ValueError, match=r"\['a'\] is missing.*; layers\[2\]\.b is in the file and not in the net"):
+        bp.load(tmp_path / "net", {"a": np.ones(2)})
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "torn").write_bytes(b"\x10\x00\x00")
+    with pytest.raises(ValueError, match="torn is not a whole safetensors file"):
+        bp.load(tmp_path / "torn", net_of())
+    with pytest.raises(FileNotFoundError):
+        bp.load(tmp_path / "nothing", net_of())
+    with pytest.raises(ValueError, match="nothing to save: Dense holds no arrays"):
+        bp.save(nn.Dense(2, 3), tmp_path / "net")
+
+
+def test_a_failed_write_leaves_the_previous_file(tmp_path, monkeypatch):
+    file = tmp_path / "net"
+    bp.save(net_of(0), file)
+    before = file.read_bytes()
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    for function in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            with pytest.raises(OSError, match="disk full"):
+                bp.save(net_of(1), file)
+        assert file.read_bytes() == before
+        assert os.listdir(tmp_path) == ["net"]
+
+
+def test_the_file_is_on_the_disk_before_it_takes_the_others_place(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=original: (calls.append(n), f(*a))[1])
+    write_atomically(tmp_path / "file", b"content")
+    assert calls[:2] == ["fsync", "replace"]
+    assert (tmp_path / "file").read_bytes() == b"content"

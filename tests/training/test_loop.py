@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+
+import gpubp as bp
+from gpubp import losses, nn, optim
+from gpubp.training.digits import train_digits
+from gpubp.training.loop import accuracy
+
+
+def loss(net, x, y):
+    return losses.softmax_cross_entropy(net(x), y)
+
+
+def net_of(seed=0, classes=10):
+    return nn.Sequential(nn.Dense(64, 16), nn.relu, nn.Dense(16, classes), seed=seed)
+
+
+train, test = (tuple(a[:200] for a in part) for part in bp.data.digits())
+
+
+def fit(seed=0, **options):
+    net = net_of()
+    return net, bp.fit(net, loss, optim.Adam(net, 0.01), train, epochs=2, seed=seed, progress=False, **options)
+
+
+def test_history_holds_a_row_for_each_epoch():
+    net, history = fit(validation=test)
+    assert [list(row) for row in history] == [["epoch", "loss", "val_loss", "val_accuracy"]] * 2
+    assert history[1]["epoch"] == 2
+    assert history[1]["loss"] < history[0]["loss"]
+    found = bp.evaluate(net, loss, test)
+    assert found["accuracy"] == pytest.approx(history[1]["val_accuracy"], rel=1e-6)
+    assert found["accuracy"] == pytest.approx((net(test[0]).argmax(1) == test[1]).mean(), rel=1e-6)
+
+
+def test_without_validation_the_training_data_are_measured():
+    net, history = fit()
+    assert list(history[1]) == ["epoch", "loss", "accuracy"]
+    assert history[1]["accuracy"] == pytest.approx((net(train[0]).argmax(1) == train[1]).mean(), rel=1e-6)
+    assert list(fit(metrics=())[1][0]) == ["epoch", "loss"]
+
+
+def test_one_seed_one_run():
+    assert fit(3)[1] == fit(3)[1]
+    assert fit(3)[1] != fit(4)[1]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_examples():
+    net = net_of()
+    before = bp.evaluate(net, loss, train)["loss"]
+    history = bp.fit(net, loss, optim.SGD(net, 0.0), train, epochs=1, batch_size=64, progress=False)
+    assert history[0]["loss"] == pytest.approx(before, rel=1e-5)
+
+
+def test_it_is_the_loop_one_would_write():
+    net = net_of()
+    opt = optim.Adam(net, 0.01)
+    for epoch in range(2):
+        for x, y in bp.data.batches(train, 32, shuffle=True, seed=0, epoch=epoch):
+            opt.step(bp.grad(loss)(net, x, y))
+    for a, b in zip(net.parameters().values(), fit()[0].parameters().values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_data_are_cast_to_the_nets_dtype():
+    net = net_of().astype("float64")
+    bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=1, progress=False)
+    assert net.layers[0].W.dtype == "float64"
+
+
+def test_every_library_trains_alike(backend):
+    net = bp.tree.map_leaves(backend.asarray, net_of())
+    history = bp.fit(net, loss, optim.Adam(net, 0.01), train, epochs=2, progress=False)
+    for row, expected in zip(history, fit()[1], strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_progress_bar_shows_the_figures(capsys):
+    net = net_of()
+    bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=2, validation=test)
+    shown = capsys.readouterr().err
+    assert "epoch 2" in shown
+    assert "val_accuracy=0." in shown
+    assert "14/14" in shown
+
+
+def test_labels_beyond_the_outputs_are_found_before_training():
+    net = net_of(classes=9)
+    with pytest.raises(ValueError, match="the label 9, but the net has 9 outputs"):
+        bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=0)
+
+
+def test_accuracy_of_every_kind_of_target():
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.4], [1.0, 0.0]])
+    assert accuracy(scores, np.array([1, 0, 0, 0])) == 0.75
+    assert accuracy(scores, np.eye(2)[[1, 0, 0, 0]]) == 0.75
+    assert accuracy(np.array([[2.0], [-1.0], [3.0], [0.5]]), np.array([[1.0], [0.0], [0.0], [1.0]])) == 0.75
+    assert accuracy(np.array([2.0, -1.0]), np.array([1, 1])) == 0.5
+
+
+def test_xor_is_learned():
+    x, y = bp.data.xor()
+    net = nn.Sequential(nn.Dense(2, 8), nn.tanh, nn.Dense(8, 1), seed=0)
+    history = bp.fit(
+        net,
+        lambda net, x, y: losses.binary_cross_entropy(net(x), y),
+        optim.Adam(net, 0.1),
+        (x, y),
+        epochs=100,
+        batch_size=4,
+        progress=False,
+    )
+    assert history[-1]["accuracy"] == 1
+    assert history[-1]["loss"] < 0.05
+
+
+def test_training_digits_writes_its_run_folder(tmp_path, capsys):
+    figures = [train_digits(tmp_path / f"run{k}", epochs=2, progress=False) for k in range(2)]
+    assert figures[0] == figures[1] > 0.9
+    rows = [json.loads(line) for line in (tmp_path / "run0" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["val_accuracy"] == figures[0]
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "run0" / name).read_bytes() == (tmp_path / "run1" / name).read_bytes()
+    shown = capsys.readouterr().out
+    assert "Dense(64, 128)" in shown
+    assert f"test accuracy {figures[0]:.2%} (360 digits)" in shown
+    assert f"saved model.safetensors and metrics.jsonl in {tmp_path / 'run1'}" in shown
+
+
+@pytest.mark.slow
+def test_digits_reach_97_percent_over_five_seeds(tmp_path):
+    assert np.mean([train_digits(tmp_path, seed=seed, progress=False) for seed in range(5)]) >= 0.97
