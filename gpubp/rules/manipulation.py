@@ -99,7 +99,8 @@ def _repeat(xp: Any, g: Any, _: Any, _x: Any, repeats: Any, *, axis: int | None 
         summed = xp.sum(xp.reshape(g, (*before, n, repeats, *after)), axis=len(before) + 1)
     else:
         source = xp.repeat(xp.arange(n, device=g.device), repeats)
-        summed = scatter(xp, (*before, n, *after), (slice(None),) * len(before) + (source, ...), g)
+        summed = scatter(xp, (n, *before, *after), (source,), xp.moveaxis(g, len(before), 0))
+        summed = xp.moveaxis(summed, 0, len(before))
     return xp.reshape(summed, _x.shape)
 
 
