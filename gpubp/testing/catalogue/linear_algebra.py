@@ -17,13 +17,13 @@ Rng = np.random.Generator
 
 
 def _regular(rng: Rng, *shape: int) -> Any:
-    return rng.normal(size=shape) + 4 * np.eye(*shape[-2:])
+    return rng.normal(size=shape) + 4 * np.eye(shape[-2], shape[-1])
 
 
 def _spread(rng: Rng, *shape: int) -> Any:
     """Matrices whose eigenvalues or singular values are about 2, 4, 6 and so on."""
     values = 2.0 * np.arange(1, shape[-2] + 1)
-    return values[:, None] * np.eye(*shape[-2:]) + 0.3 * rng.normal(size=shape)
+    return values[:, None] * np.eye(shape[-2], shape[-1]) + 0.3 * rng.normal(size=shape)
 
 
 def _hermitian(xp: Any, x: Any) -> tuple[Any]:
