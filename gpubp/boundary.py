@@ -86,7 +86,7 @@ def put(xp: Any, x: Any, key: Any, value: Any) -> Any:
         return traced(x, value, key=key)
     if hasattr(x, "at"):  # JAX: arrays are immutable
         return x.at[key].set(value)
-    if _may_repeat(key) and not _assigns_at_arrays(xp, x):
+    if may_repeat(key) and not _assigns_at_arrays(xp, x):
         return _by_search(xp, x, key, value, add=False)
     out = xp.asarray(x, copy=True)
     out[key] = value
@@ -109,13 +109,13 @@ def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
     own = zeros(xp, value, shape)
     if hasattr(own, "at"):
         return own.at[key].add(value)
-    if _may_repeat(key):
+    if may_repeat(key):
         return _accumulate(xp, own, key, value)
     own[key] = value
     return own
 
 
-def _may_repeat(key: Any) -> bool:
+def may_repeat(key: Any) -> bool:
     """Whether a key has integer arrays (or lists), so that it may name one element twice."""
     parts = key if isinstance(key, tuple) else (key,)
     return any(_is_index_array(part) for part in parts)
@@ -134,13 +134,12 @@ def _assigns_at_arrays(xp: Any, x: Any) -> bool:
 
 def _accumulate(xp: Any, own: Any, key: Any, value: Any) -> Any:
     """``own[key] += value`` with repeated indices adding up; `own` may be overwritten."""
-    if not _may_repeat(key):
+    if not may_repeat(key):
         own[key] += value
         return own
     if hasattr(xp.add, "at"):  # NumPy and CuPy
         if _rows(key) is None or own.ndim == 1 or type(own).__module__ != "numpy":
-            xp.add.at(own, key, value)
-            return own
+            return _add_with_ufunc(xp, own, key, value)
         flat, positions, values = _flattened(xp, own, key, value)  # NumPy is fast in one dimension only
         xp.add.at(flat, positions, values)
         return xp.reshape(flat, own.shape)
@@ -148,6 +147,16 @@ def _accumulate(xp: Any, own: Any, key: Any, value: Any) -> Any:
         flat, positions, values = _flattened(xp, own, key, value)
         return xp.reshape(flat.index_put_((positions,), values, accumulate=True), own.shape)
     return _by_search(xp, own, key, value, add=True)
+
+
+def _add_with_ufunc(xp: Any, own: Any, key: Any, value: Any) -> Any:
+    if not is_complex(own) or type(own).__module__ == "numpy":
+        xp.add.at(own, key, value)
+        return own
+    value = xp.asarray(value, dtype=own.dtype)  # CUDA has no atomic addition of complex numbers
+    xp.add.at(own.real, key, value.real)
+    xp.add.at(own.imag, key, value.imag)
+    return own
 
 
 def _rows(key: Any) -> Any:

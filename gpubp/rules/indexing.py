@@ -8,26 +8,38 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..boundary import put, scatter, take_at
+from ..boundary import may_repeat, put, scatter, take_at
 from .registry import primitive
 from .statistical import axes_of
 
 
-def _value(xp: Any, g: Any, _: Any, __: Any, _value: Any, *, key: Any) -> Any:
-    """The cotangent of what was written at `key`, which may have been broadcast."""
-    g = take_at(xp, g, key)
-    shape = _value.shape[max(len(_value.shape) - g.ndim, 0) :]  # assignment ignores further leading axes of length 1
-    extra = g.ndim - len(shape)
-    repeated = tuple(k for k in range(g.ndim) if k < extra or shape[k - extra] != g.shape[k])
+def _fit(xp: Any, g: Any, shape: tuple[int, ...]) -> Any:
+    """The cotangent of a value that was broadcast to the selected items."""
+    inner = shape[max(len(shape) - g.ndim, 0) :]  # assignment ignores further leading axes, of length 1
+    extra = g.ndim - len(inner)
+    repeated = tuple(k for k in range(g.ndim) if k < extra or inner[k - extra] != g.shape[k])
     if repeated:
         g = xp.sum(g, axis=repeated)
-    return xp.reshape(g, _value.shape)
+    return xp.reshape(g, shape)
+
+
+def _put_value(xp: Any, g: Any, _: Any, _x: Any, _value: Any, *, key: Any) -> Any:
+    g = take_at(xp, g, key)
+    if may_repeat(key):  # of those written to one place only the one that stays there counts
+        names = xp.reshape(xp.arange(math.prod(g.shape), device=g.device), g.shape)
+        written = put(xp, xp.zeros(_x.shape, dtype=names.dtype, device=g.device), key, names)
+        g = xp.where(take_at(xp, written, key) == names, g, 0.0)
+    return _fit(xp, g, _value.shape)
+
+
+def _added_value(xp: Any, g: Any, _: Any, __: Any, _value: Any, *, key: Any) -> Any:
+    return _fit(xp, take_at(xp, g, key), _value.shape)
 
 
 primitive("_take_at", lambda xp, g, _, _x, *, key: scatter(xp, _x.shape, key, g))
 primitive("_scatter", lambda xp, g, *_, key, **__: take_at(xp, g, key))
-primitive("_put", lambda xp, g, *_, key: put(xp, g, key, 0.0), _value)
-primitive("_add_at", lambda xp, g, *_, **__: g, _value)
+primitive("_put", lambda xp, g, *_, key: put(xp, g, key, 0.0), _put_value)
+primitive("_add_at", lambda xp, g, *_, **__: g, _added_value)
 
 
 def _take(xp: Any, g: Any, _: Any, _x: Any, indices: Any, *, axis: int | None = None) -> Any:
