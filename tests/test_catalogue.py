@@ -1,5 +1,6 @@
 """Every function of the standard and every fused function, from its record in the catalogue."""
 
+import warnings
 import zlib
 from types import ModuleType
 
@@ -203,6 +204,18 @@ def skip_where_told(record, backend):
         pytest.skip(f"{record.name} on {backend.name}: {record.skip[backend.name]}")
 
 
+def refused(record, backend, sample):
+    """Return whether the library's own function cannot take a sample, and say so in a warning."""
+    if backend.name == "numpy" or record.name in FUSED or record.name.startswith("_"):
+        return False
+    try:
+        call(record, backend.xp, on(backend, sample))
+    except Exception as error:
+        warnings.warn(f"{record.name}{sample} left out: {backend.name} says {error!r}", stacklevel=2)
+        return True
+    return False
+
+
 # -- the checks
 
 
@@ -211,12 +224,16 @@ def test_forward_agrees_with_numpy(record, backend):
     skip_where_told(record, backend)
     numpy = load("numpy")
     for dtype, sample in variants(record):
+        if refused(record, backend, sample):
+            continue
         expected = plain(record, numpy.xp, sample)
         f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
         if differentiable(sample):
             actual, _ = bp.vjp(f, *values)
         else:
             actual = f(*map(bp.constant, values))
+        if not values and "dtype" not in sample.kwargs:  # libraries differ in their default dtype
+            expected = map_leaves(lambda x, actual=actual: x.astype(backend.to_numpy(actual.data).dtype), expected)
         same(actual, expected, dtype, f"{record.name}{sample} in {dtype}", backend)
 
 
@@ -226,7 +243,7 @@ def test_gradient_agrees_with_numpy(record, backend):
     skip_where_told(record, backend)
     numpy = load("numpy")
     for dtype, sample in variants(record):
-        if not differentiable(sample):
+        if not differentiable(sample) or refused(record, backend, sample):
             continue
         what = f"{record.name}{sample} in {dtype}"
         exact = cast(sample, "float64")

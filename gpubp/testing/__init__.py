@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:  # on first use: the catalogue is large, and 
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
