@@ -89,8 +89,7 @@ def put(xp: Any, x: Any, key: Any, value: Any) -> Any:
     if may_repeat(key) and not _assigns_at_arrays(xp, x):
         return _by_search(xp, x, key, value, add=False)
     out = xp.asarray(x, copy=True)
-    out[key] = value
-    return out
+    return _assign(xp, out, key, value)
 
 
 def add_at(xp: Any, x: Any, key: Any, value: Any) -> Any:
@@ -111,8 +110,25 @@ def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
         return own.at[key].add(value)
     if may_repeat(key):
         return _accumulate(xp, own, key, value)
+    return _assign(xp, own, key, value)
+
+
+def _assign(xp: Any, own: Any, key: Any, value: Any) -> Any:
+    key, value = _without_none(xp, own, key, value)
     own[key] = value
     return own
+
+
+def _without_none(xp: Any, x: Any, key: Any, value: Any) -> tuple[Any, Any]:
+    """The same assignment by a key without new axes: the standard has them for reading items only."""
+    if not isinstance(key, tuple):
+        key = (key,)
+    bare = tuple(part for part in key if part is not None)
+    if len(bare) == len(key) or may_repeat(key):
+        return key, value
+    if hasattr(value, "dtype"):
+        value = xp.reshape(xp.broadcast_to(value, x[key].shape), x[bare].shape)
+    return bare, value
 
 
 def may_repeat(key: Any) -> bool:
@@ -124,7 +140,7 @@ def may_repeat(key: Any) -> bool:
 def _is_index_array(part: Any) -> bool:
     if part is None or part is Ellipsis or isinstance(part, int | slice):
         return False
-    return isinstance(part, list) or (part.ndim > 0 and "bool" not in str(part.dtype))
+    return isinstance(part, list) or "bool" not in str(part.dtype)
 
 
 def _assigns_at_arrays(xp: Any, x: Any) -> bool:
@@ -135,6 +151,7 @@ def _assigns_at_arrays(xp: Any, x: Any) -> bool:
 def _accumulate(xp: Any, own: Any, key: Any, value: Any) -> Any:
     """``own[key] += value`` with repeated indices adding up; `own` may be overwritten."""
     if not may_repeat(key):
+        key, value = _without_none(xp, own, key, value)
         own[key] += value
         return own
     if hasattr(xp.add, "at"):  # NumPy and CuPy
