@@ -12,6 +12,11 @@ from .layer import Layer
 __all__ = ["Sequential"]
 
 
+#: Up to this width a `Dense` and the activation behind it are computed in one call, which saves time. A wider layer
+#: takes two, which saves memory: the backward pass then drops the activation before it makes the weights' gradient.
+NARROW = 256
+
+
 class _Plan:
     """Which layers are computed in which calls: pairs of an index and, after a `Dense`, a merged activation."""
 
@@ -23,7 +28,12 @@ class _Plan:
                 merged = False
                 continue
             following = layers[k + 1] if k + 1 < len(layers) else None
-            merged = type(layer) is Dense and layer.activation == "identity" and _name(following) is not None
+            merged = (
+                type(layer) is Dense
+                and layer.activation == "identity"
+                and layer.W.shape[1] <= NARROW
+                and _name(following) is not None
+            )
             self.steps.append((k, _name(following) if merged else None))
 
 
@@ -34,7 +44,7 @@ def _name(layer: Any) -> str | None:
 class Sequential(Layer):
     """Layers and functions one after another, each applied to what the one before returned.
 
-    A `Dense` followed by an activation function it knows is computed in one call.
+    A narrow `Dense` followed by an activation function it knows is computed in one call.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ def without_overrides(monkeypatch):
     load_kernels("numpy")
     for fused in FUSED.values():
         monkeypatch.setattr(fused, "overrides", {})
+        monkeypatch.setattr(fused, "_chosen", {})
     for update in UPDATES:
         monkeypatch.setattr(update, "in_place", {})
 

@@ -9,35 +9,35 @@ import numpy as np
 from ...functions import activation
 from .common import EXP_LIMIT, ONE, ZERO, ndarray
 
-# In place: z is overwritten by f(z).
+# f(z) goes to `out`, which may be z itself; a new array is made where it is None.
 
 
-def _identity(z: Any, char: str) -> Any:
+def _identity(z: Any, char: str, out: Any) -> Any:
     return z
 
 
-def _sigmoid(z: Any, char: str) -> Any:
+def _sigmoid(z: Any, char: str, out: Any) -> Any:
     one = ONE[char]
-    np.negative(z, z)
-    np.minimum(z, EXP_LIMIT[char], out=z)
-    np.exp(z, z)
-    np.add(z, one, z)
-    return np.divide(one, z, z)
+    out = np.negative(z, out)
+    np.minimum(out, EXP_LIMIT[char], out=out)
+    np.exp(out, out)
+    np.add(out, one, out)
+    return np.divide(one, out, out)
 
 
-def _tanh(z: Any, char: str) -> Any:
-    return np.tanh(z, z)
+def _tanh(z: Any, char: str, out: Any) -> Any:
+    return np.tanh(z, out)
 
 
-def _relu(z: Any, char: str) -> Any:
-    return np.maximum(z, ZERO[char], out=z)
+def _relu(z: Any, char: str, out: Any) -> Any:
+    return np.maximum(z, ZERO[char], out=out)
 
 
-def _leaky_relu(z: Any, char: str) -> Any:
-    return np.maximum(z, z * 0.01, out=z)
+def _leaky_relu(z: Any, char: str, out: Any) -> Any:
+    return np.maximum(z, z * 0.01, out=out)
 
 
-IN_PLACE = {
+FUNCTION = {
     "identity": _identity,
     "sigmoid": _sigmoid,
     "tanh": _tanh,
@@ -82,12 +82,12 @@ COTANGENT = {
 
 
 def _override(name: str) -> None:
-    in_place, cotangent = IN_PLACE[name], COTANGENT[name]
+    function, cotangent = FUNCTION[name], COTANGENT[name]
 
     def forward(xp: Any, needs: Any, x: Any, /) -> Any:
         if type(x) is not ndarray or not x.ndim or (char := x.dtype.char) not in "fd":
             return NotImplemented
-        y = in_place(x.copy(), char)
+        y = function(x, char, None)
         return y, y
 
     def backward(xp: Any, needs: Any, dY: Any, y: Any) -> Any:

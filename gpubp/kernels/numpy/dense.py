@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...functions.dense import dense
-from .activation import COTANGENT, IN_PLACE
+from .activation import COTANGENT, FUNCTION
 from .common import ndarray, ones
 
 _add = np.add
@@ -18,7 +18,7 @@ def _forward(xp: Any, needs: Any, x: Any, W: Any, b: Any = None, /, *, activatio
         return NotImplemented
     dtype = x.dtype
     char = dtype.char
-    if char not in "fd" or W.dtype is not dtype or activation not in IN_PLACE or x.shape[1] != W.shape[0]:
+    if char not in "fd" or W.dtype is not dtype or activation not in FUNCTION or x.shape[1] != W.shape[0]:
         return NotImplemented
     z = x.dot(W)
     if b is not None:
@@ -27,7 +27,7 @@ def _forward(xp: Any, needs: Any, x: Any, W: Any, b: Any = None, /, *, activatio
         _add(z, b, z)
     if activation == "identity":
         return z, (x, W, None)
-    y = IN_PLACE[activation](z, char)
+    y = FUNCTION[activation](z, char, z)
     return y, (x, W, y)
 
 
