@@ -7,7 +7,7 @@ Eigenvectors and singular vectors are unique only up to a sign, or a phase in th
 are those of a loss that does not depend on it, and they divide by the gaps between eigenvalues (of squared singular
 values), so where two coincide the gradient of a loss that tells their vectors apart is infinite or not a number;
 that of a loss of the values alone stays finite. Gradients of the second order of such a loss miss the pairs that
-coincide.
+coincide. In the same way a singular matrix has no derivative of ``inv``, ``solve`` and ``slogdet``, but one of ``det``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,7 @@ def _real(xp: Any, x: Any) -> Any:
 
 
 def _eye(xp: Any, like: Any, dtype: Any = None) -> Any:
-    return xp.eye(like.shape[-1], dtype=dtype or like.dtype, device=like.device)
-
-
-def _divide(xp: Any, a: Any, b: Any, skip: Any) -> Any:
-    """``a / b``, and 0 where `skip` says so or both vanish."""
-    skip = xp.logical_or(skip, xp.logical_and(a == 0, b == 0))
-    return xp.where(skip, 0.0, a / xp.where(skip, 1.0, b))
+    return xp.eye(like.shape[-1], dtype=like.dtype if dtype is None else dtype, device=like.device)
 
 
 def _zeros_but_diagonal(xp: Any, d: Any, shape: Sequence[int], offset: int = 0) -> Any:
@@ -173,8 +167,8 @@ primitive(
 # Determinants, inverses, linear systems
 
 
-def _minors(xp: Any, x: Any) -> Any:
-    """The matrix of cofactors, the derivative of the determinant, of matrices up to 3×3."""
+def _small_cofactors(xp: Any, x: Any) -> Any:
+    """The matrix of cofactors of matrices up to 3×3."""
     n = x.shape[-1]
     if n < 2:
         return xp.ones_like(x)
@@ -193,9 +187,8 @@ def _adjugate(xp: Any, x: Any) -> Any:
     n = x.shape[-1]
     missing = _one_by_one(xp, n - xp.linalg.matrix_rank(x))
     s = xp.where(missing == 0, 0.0, xp.max(xp.abs(x), axis=(-2, -1), keepdims=True))
-    u = xp.astype(
-        _columns(xp, xp.cos(xp.arange(1.0, n + 1, device=x.device))), x.dtype
-    )  # orthogonal to no usual vector
+    generic = xp.cos(xp.arange(1.0, n + 1, device=x.device))  # orthogonal to no vector of rational numbers
+    u = xp.astype(_columns(xp, generic), x.dtype)
     regular = xp.where(missing > 1, _eye(xp, x), x + s * (u * u.T))
     det = xp.where(missing > 1, 0.0, _one_by_one(xp, xp.linalg.det(regular)))
     inverse = xp.linalg.inv(regular)
@@ -204,12 +197,13 @@ def _adjugate(xp: Any, x: Any) -> Any:
 
 
 def _det(xp: Any, g: Any, _: Any, x: Any) -> Any:
+    """Of singular matrices too; to the second order where the rank is n - 1 or more, or n is 3 or less."""
     small = x.shape[-1] <= 3
-    cofactors = _minors(xp, x) if small else xp.matrix_transpose(_adjugate(xp, x))
+    cofactors = _small_cofactors(xp, x) if small else xp.matrix_transpose(_adjugate(xp, x))
     return _one_by_one(xp, g) * conj(xp, cofactors)
 
 
-primitive("linalg.det", _det)  # of singular matrices too; to second order where the rank is n - 1, or n up to 3
+primitive("linalg.det", _det)
 
 
 @joint("linalg.slogdet")
@@ -304,7 +298,9 @@ def _qr_of_tall(xp: Any, g_q: Any, g_r: Any, q: Any, r: Any) -> Any:
 
 
 def _over_gaps(xp: Any, x: Any, gaps: Any) -> Any:
-    return _divide(xp, x, gaps, skip=_eye(xp, x, xp.bool))
+    """``x / gaps``, and 0 on the diagonal and where both vanish."""
+    skip = xp.logical_or(_eye(xp, x, xp.bool), xp.logical_and(x == 0, gaps == 0))
+    return xp.where(skip, 0.0, x / xp.where(skip, 1.0, gaps))
 
 
 def _skew(xp: Any, x: Any) -> Any:
