@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from .boundary import is_inexact
+
 _PACKAGE = str(Path(__file__).parent)
 _levels = count(1)
 
@@ -241,7 +243,9 @@ class Array:
         return int(strip(self))
 
     def __index__(self) -> int:
-        return strip(self).__index__()  # type: ignore[no-any-return]
+        if is_inexact(self.dtype):
+            raise TypeError(f"an index must be an integer, got an array of {self.dtype}")
+        return int(strip(self))  # CuPy's arrays have no __index__
 
     def __float__(self) -> float:
         return float(self._detached("float()"))
@@ -288,7 +292,7 @@ class Array:
         if self.node is not None and not self.tape.may_detach:
             raise TypeError(
                 f"{what} of a traced array of shape {self.shape} would lose its gradient; "
-                "apply gpubp.stop_gradient to it first if that is meant"
+                "apply gpubp.stop_gradient to it first if that is meant (to join traced values, use stack)"
             )
         return self.data
 

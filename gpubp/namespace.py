@@ -10,7 +10,7 @@ from . import boundary
 from .array import Array, Tape, box, freeze, strip, users_line
 from .boundary import is_inexact
 from .device import is_array, namespace_by_name, raw_namespace
-from .rules import RULES
+from .rules import all_rules
 from .rules.registry import (
     NOTHING,
     VALUE,
@@ -62,12 +62,13 @@ class Namespace(ModuleType):
         return value
 
     def __dir__(self) -> list[str]:
-        names = {n.removeprefix(self.prefix) for n in RULES if n.startswith(self.prefix)}
+        names = {n.removeprefix(self.prefix) for n in all_rules() if n.startswith(self.prefix)}
         return sorted(n for n in names if "." not in n and not n.startswith("_"))
 
     def _rule(self, name: str) -> Rule | None:
-        own = RULES.get(self.prefix + name)
-        return RULES.get(name) if own is None and self.prefix == "linalg." else own
+        rules = all_rules()
+        own = rules.get(self.prefix + name)
+        return rules.get(name) if own is None and self.prefix == "linalg." else own
 
     def _build(self, name: str, rule: Rule) -> Function:
         raw = _BEYOND[name](self.raw) if name in _BEYOND else getattr(self.raw, name)

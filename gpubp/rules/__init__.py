@@ -1,11 +1,25 @@
 """The derivative of every function of the standard, one file a chapter."""
 
-from . import creation as creation
-from . import elementwise as elementwise
-from . import fft as fft
-from . import indexing as indexing
-from . import linear_algebra as linear_algebra
-from . import manipulation as manipulation
-from . import sorting_searching as sorting_searching
-from . import statistical as statistical
-from .registry import RULES as RULES
+from functools import cache
+from importlib import import_module
+
+from .registry import RULES, Rule
+
+CHAPTERS = (
+    "creation",
+    "elementwise",
+    "fft",
+    "indexing",
+    "linear_algebra",
+    "manipulation",
+    "sorting_searching",
+    "statistical",
+)
+
+
+@cache
+def all_rules() -> dict[str, Rule]:
+    """The registry, with every chapter in it: they are imported when a twin is first used."""
+    for chapter in CHAPTERS:
+        import_module(f".{chapter}", __name__)
+    return RULES

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 VJP = Callable[..., Any]
@@ -86,12 +87,12 @@ class Primitive:
     broadcasts: bool = False
     variadic: bool = False
     positional: tuple[str, ...] = ()
-    keeps: tuple[Keep | None, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def keeps(self) -> tuple[Keep | None, ...]:
+        """What each rule reads."""
         rules = (self.joint,) if self.joint else self.vjps
-        keeps = tuple(Keep(r, self.elementwise) if r else None for r in rules)
-        object.__setattr__(self, "keeps", keeps)
+        return tuple(Keep(rule, self.elementwise) if rule else None for rule in rules)
 
 
 @dataclass(frozen=True)
