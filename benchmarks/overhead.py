@@ -403,9 +403,7 @@ def peak_memory() -> dict[str, float]:
     for name, code in MEMORY.items():
         if find_spec(name):
             found[name] = int(run(code)) / 1e6
-    print(
-        f"\npeak memory of value_and_grad of {'-'.join(map(str, WIDTHS))} at batch {ROWS} (MB; gpubp's with Python objects)"
-    )
+    print(f"\npeak memory of value_and_grad of {'-'.join(map(str, WIDTHS))} at batch {ROWS} (MB)")
     for name, megabytes in found.items():
         print(f"  {LABEL.get(name, name):20} {megabytes:9.1f}")
     return found

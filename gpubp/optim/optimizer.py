@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import is_not
 from typing import Any
 
 from ..device import device_of, library, raw_namespace
@@ -88,16 +89,13 @@ class Optimizer(ABC):
         """
         try:
             arrays = self._layout.read(self._tree)
-            for x, known in zip(arrays, self._known, strict=True):
-                if x is not known:
-                    self._adopt(arrays)
-                    break
+            if any(map(is_not, arrays, self._known)):
+                self._adopt(arrays)
             gradients = self._layout.read(grads)
             if len(self._own) < len(gradients):
-                gradients = [gradients[k] for k in self._own]
-            for g, shape in zip(gradients, self._shapes, strict=True):
-                if g.shape != shape:
-                    raise ValueError
+                gradients = tuple(gradients[k] for k in self._own)
+            if [g.shape for g in gradients] != self._shapes:
+                raise ValueError
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
             raise
@@ -112,7 +110,7 @@ class Optimizer(ABC):
         self._known = [own[k] for k in self._first]
         self._layout.write(self._tree, self._known)
 
-    def _adopt(self, arrays: list[Any]) -> None:
+    def _adopt(self, arrays: Sequence[Any]) -> None:
         """Take over the values of arrays that were replaced from outside."""
         for path, x, (shape, dtype), known in zip(self._layout.paths, arrays, self._specs, self._known, strict=True):
             if x is not known and (tuple(x.shape) != shape or x.dtype != dtype or device_of(x) != device_of(known)):
@@ -144,15 +142,15 @@ class Optimizer(ABC):
 class _New:
     """Parameters of a library whose arrays are replaced at every step."""
 
-    def __init__(self, update: Update, arrays: list[Any], slots: int) -> None:
-        self.update, self.arrays = update, arrays
+    def __init__(self, update: Update, arrays: Sequence[Any], slots: int) -> None:
+        self.update, self.arrays = update, list(arrays)
         self.xp = raw_namespace(arrays[0])
         self.state: list[tuple[Any, ...]] = [tuple(self.xp.zeros_like(x) for _ in range(slots)) for x in arrays]
 
-    def load(self, arrays: list[Any]) -> None:
-        self.arrays = arrays
+    def load(self, arrays: Sequence[Any]) -> None:
+        self.arrays = list(arrays)
 
-    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         stepped = [
             self.update(self.xp, p, g, state, **settings)
             for p, g, state in zip(self.arrays, gradients, self.state, strict=True)
@@ -164,11 +162,11 @@ class _New:
 class _InPlace:
     """Parameters as views of flat buffers, one for all small arrays of a dtype and one for each large array."""
 
-    def __init__(self, update: Callable[..., None], arrays: list[Any], slots: int) -> None:
+    def __init__(self, update: Callable[..., None], arrays: Sequence[Any], slots: int) -> None:
         groups: dict[Any, list[int]] = {}
         for k, x in enumerate(arrays):
             groups.setdefault((x.dtype, k if x.size > SMALL else None), []).append(k)
-        self.arrays: list[Any] = [None] * len(arrays)
+        self.arrays: Sequence[Any] = [None] * len(arrays)
         self.buffers = [_Buffer(update, [arrays[k] for k in members], slots) for members in groups.values()]
         self.members = list(groups.values())
         for buffer, members in zip(self.buffers, self.members, strict=True):
@@ -176,12 +174,12 @@ class _InPlace:
                 self.arrays[k] = view
         self.load(arrays)
 
-    def load(self, arrays: list[Any]) -> None:
+    def load(self, arrays: Sequence[Any]) -> None:
         for view, x in zip(self.arrays, arrays, strict=True):
             if x is not view:
                 view[...] = x
 
-    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         buffers = self.buffers
         if len(buffers) == 1:
             buffers[0].step(gradients, settings)
@@ -193,7 +191,7 @@ class _InPlace:
 class _Buffer:
     """One flat buffer of parameters, with its state and room for the gradient."""
 
-    def __init__(self, update: Callable[..., None], arrays: list[Any], slots: int) -> None:
+    def __init__(self, update: Callable[..., None], arrays: Sequence[Any], slots: int) -> None:
         xp, dtype = raw_namespace(arrays[0]), arrays[0].dtype
         n = sum(x.size for x in arrays)
         self.update, self.n = update, n
@@ -211,7 +209,7 @@ class _Buffer:
                 self.gradient_views.append(self.gradient[part].reshape(x.shape))
             start += x.size
 
-    def step(self, gradients: list[Any], settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         if self.large:
             self._step_in_chunks(gradients[0].reshape(-1), settings)
             return

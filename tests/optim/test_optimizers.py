@@ -146,6 +146,13 @@ def test_integers_are_no_parameters():
     np.testing.assert_array_equal(tree["p"], [-1, -1])
 
 
+def test_any_name_and_key_will_do():
+    layer = nn.Layer()
+    vars(layer).update({"class": np.ones(1), "two words": {(1, "k"): [np.ones(1)], "it's": np.ones(1)}})
+    optim.SGD(layer, 1.0).step(bp.tree.map_leaves(lambda x: 2 * x, layer))
+    assert [x.item() for x in layer.parameters().values()] == [-1, -1, -1]
+
+
 def test_dtypes_stay():
     tree = {"a": np.ones(2, "float32"), "b": np.ones(2, "float64"), "big": np.ones(SMALL + 1, "float32")}
     for cls in (optim.SGD, optim.Adam):

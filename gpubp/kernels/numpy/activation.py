@@ -17,12 +17,9 @@ def _identity(z: Any, char: str, out: Any) -> Any:
 
 
 def _sigmoid(z: Any, char: str, out: Any) -> Any:
-    one = ONE[char]
-    out = np.negative(z, out)
-    np.minimum(out, EXP_LIMIT[char], out=out)
+    out = np.minimum(z, EXP_LIMIT[char], out=out)
     np.exp(out, out)
-    np.add(out, one, out)
-    return np.divide(one, out, out)
+    return np.divide(out, np.add(out, ONE[char]), out)
 
 
 def _tanh(z: Any, char: str, out: Any) -> Any:
