@@ -74,7 +74,10 @@ def take_at(xp: Any, x: Any, key: Any) -> Any:
     """``x[key]``, as a function of the namespace."""
     if (traced := getattr(xp, "_take_at", None)) is not None:
         return traced(x, key=key)
-    return x[key]
+    rows = _rows(key)
+    if rows is None or x.ndim < 2 or _takes_index_arrays(xp, x) or not may_repeat(key):
+        return x[key]
+    return xp.reshape(xp.take(x, xp.reshape(rows, (-1,)), axis=0), (*rows.shape, *x.shape[1:]))
 
 
 def put(xp: Any, x: Any, key: Any, value: Any) -> Any:
@@ -86,7 +89,7 @@ def put(xp: Any, x: Any, key: Any, value: Any) -> Any:
         return traced(x, value, key=key)
     if hasattr(x, "at"):  # JAX: arrays are immutable
         return x.at[key].set(value)
-    if may_repeat(key) and not _assigns_at_arrays(xp, x):
+    if may_repeat(key) and not _takes_index_arrays(xp, x):
         return _by_search(xp, x, key, value, add=False)
     out = xp.asarray(x, copy=True)
     return _assign(xp, out, key, value)
@@ -143,8 +146,8 @@ def _is_index_array(part: Any) -> bool:
     return isinstance(part, list) or "bool" not in str(part.dtype)
 
 
-def _assigns_at_arrays(xp: Any, x: Any) -> bool:
-    """Whether ``x[key] = value`` takes integer arrays, which the standard leaves open."""
+def _takes_index_arrays(xp: Any, x: Any) -> bool:
+    """Whether keys may mix integer arrays with others, and be assigned to, which the standard leaves open."""
     return hasattr(xp.add, "at") or hasattr(x, "index_put_")
 
 

@@ -30,7 +30,7 @@ _NO_KEYWORDS: dict[str, Any] = {}
 
 #: What the twin has beyond the standard: the boundary's functions, which rules call.
 _BEYOND: dict[str, Callable[[Any], Function]] = {
-    "_take_at": lambda xp: lambda x, *, key: x[key],
+    "_take_at": lambda xp: lambda x, *, key: boundary.take_at(xp, x, key),
     "_put": lambda xp: lambda x, value, *, key: boundary.put(xp, x, key, value),
     "_add_at": lambda xp: lambda x, value, *, key: boundary.add_at(xp, x, key, value),
     "_scatter": lambda xp: lambda value, *, shape, key: boundary.scatter(xp, shape, key, value),

@@ -39,7 +39,6 @@ def _sum(rng: Rng) -> Iterable[Sample]:
         Sample(rng.normal(size=(0, 2))),
         Sample(rng.normal(size=(0, 2)), axis=0),
         Sample(np.array([1, 2])),
-        Sample(np.array([True, False])),
     ]
 
 
