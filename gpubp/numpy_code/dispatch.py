@@ -103,8 +103,10 @@ def call_torch_operator(func: Any, args: Any, kwargs: Any) -> Any:
         return getattr(args[1], f"__{_REFLECTED[name]}__")(args[0])
     if name == "__getitem__":
         return twin_of(args[0]).constant(args[0][strip(args[1])])
-    if name.endswith("_"):
-        raise TypeError(f"torch.Tensor.{name} writes into a tensor, in which a traced value {_LOST}")
+    if name == "__setitem__" or (
+        name.endswith("_") and not name.startswith("_")
+    ):  # no TypeError, which Python would take for "try the reflected operator"
+        raise RuntimeError(f"torch.Tensor.{name} writes into a tensor, in which a traced value {_LOST}")
     raise TypeError(
         f"torch.{name} was given a traced array; gpubp differentiates the functions of the Array API: use those of "
         "the array's namespace, or of gpubp.torch"

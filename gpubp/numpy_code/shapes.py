@@ -121,7 +121,7 @@ def _stack(xp: Any, values: Any, axis: int = 0, *, dtype: Any = None) -> Any:
     return _concatenate(xp, [_expand_dims(xp, x, axis) for x in values], axis=axis, dtype=dtype)
 
 
-@function("vstack", "row_stack")
+@function("vstack")
 def _vstack(xp: Any, tup: Any, *, dtype: Any = None) -> Any:
     return _concatenate(xp, [_atleast_2d(xp, x) for x in tup], dtype=dtype)
 

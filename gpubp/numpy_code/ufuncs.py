@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..boundary import conj, is_inexact
+from ..boundary import conj, is_complex, is_inexact
 from .registry import ADVICE, Function, array, flat, namespace_of, native, normal_axis, part
 
 LN2, DEGREE = math.log(2), math.pi / 180
@@ -36,12 +36,11 @@ def _heaviside(xp: Any, x: Any, at_zero: Any) -> Any:
 
 
 def _float_power(xp: Any, x: Any, y: Any) -> Any:
-    x, y = (xp.astype(v, xp.float64) if not _is_64(v.dtype) else v for v in (x, y))
-    return xp.pow(x, y)
+    return xp.pow(*(xp.astype(v, _double(xp, v)) if hasattr(v, "dtype") else v for v in (x, y)))
 
 
-def _is_64(dtype: Any) -> bool:
-    return str(dtype).endswith(("float64", "complex128"))
+def _double(xp: Any, x: Any) -> Any:
+    return xp.complex128 if is_complex(x) else xp.float64
 
 
 def _vecdot(xp: Any, x: Any, y: Any, *, axis: int = -1) -> Any:
@@ -177,3 +176,5 @@ def _outer(xp: Any, ufunc: Any, x: Any, y: Any) -> Any:
 
 
 _METHODS: dict[str, Callable[..., Any]] = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer}
+for _name, _f in _METHODS.items():
+    _f.__qualname__ = f"gpubp's ufunc.{_name}"
