@@ -20,6 +20,7 @@ from gpubp.testing import CATALOGUE, Sample, check_grads
 from gpubp.testing.backends import load
 from gpubp.tree import leaves, map_leaves, rebuild
 
+RULES = all_rules()
 DTYPES = ("float64", "float32")
 TOLERANCES = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-4, "complex64": 2e-4}
 COMPLEX = {"float64": "complex128", "float32": "complex64"}
