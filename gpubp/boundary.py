@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-_COMPLEX: dict[Any, bool] = {}
-_INEXACT: dict[Any, bool] = {}
+# By type and dtype: array-api-strict's dtypes hash as NumPy's do, and warn when compared with them.
+_COMPLEX: dict[tuple[type, Any], bool] = {}
+_INEXACT: dict[tuple[type, Any], bool] = {}
 
 
 def is_complex(x: Any) -> bool:
@@ -18,18 +19,20 @@ def is_complex(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
     if dtype is None:
         return isinstance(x, complex)
-    found = _COMPLEX.get(dtype)
+    key = type(dtype), dtype
+    found = _COMPLEX.get(key)
     if found is None:
-        found = _COMPLEX[dtype] = "complex" in str(dtype)
+        found = _COMPLEX[key] = "complex" in str(dtype)
     return found
 
 
 def is_inexact(dtype: Any) -> bool:
     """Whether `dtype` is real or complex floating, so that a gradient exists (bfloat16 included)."""
-    found = _INEXACT.get(dtype)
+    key = type(dtype), dtype
+    found = _INEXACT.get(key)
     if found is None:
         name = str(dtype)
-        found = _INEXACT[dtype] = "float" in name or "complex" in name
+        found = _INEXACT[key] = "float" in name or "complex" in name
     return found
 
 

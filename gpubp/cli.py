@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="check the gradients of your own function or layer, and its parity")
     check.add_argument("target", type=_target, metavar="FILE.py:NAME", help="file and name of the function or layer")
+    check.add_argument(
+        "--shape", type=_shape, action="append", default=[], metavar="N,M",
+        help="shape of an argument, drawn from N(0, 1); once for each (default: what NAME_args in the file holds)",
+    )  # fmt: skip
+    check.add_argument("--backends", type=lambda text: text.split(","), help="numpy,standin,array_api_strict,torch,...")
+    check.add_argument("--order", type=_positive, default=2, help="highest derivative checked (default: %(default)s)")
+    check.add_argument("--seed", type=_natural, default=0, help="of the arguments (default: %(default)s)")
     check.set_defaults(run=_check)
 
     info = commands.add_parser("info", help="print devices, versions, and what each missing extra would bring")
@@ -95,6 +102,13 @@ def _target(text: str) -> tuple[Path, str]:
     return Path(file), name
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = [size for size in text.strip("()").split(",") if size.strip()]
+    if not all(size.strip().isdecimal() for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected sizes separated by commas, as in 4,3, got {text!r}")
+    return tuple(map(int, sizes))
+
+
 def _train(args: argparse.Namespace) -> int:
     from .training.digits import train_digits
 
@@ -105,7 +119,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    raise SystemExit("gpubp check is not built yet")
+    from .testing.command import check
+
+    return check(*args.target, shapes=args.shape, backends=args.backends, order=args.order, seed=args.seed)
 
 
 def _info(args: argparse.Namespace) -> int:
