@@ -1,6 +1,7 @@
 """The overrides are optional: without them every function gives the same."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_training_gives_the_same_without_overrides(without_overrides):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 def test_numpy_has_overrides_to_compare():
     assert {"dense", "sigmoid", "relu", "mse", "softmax_cross_entropy"} <= {
         name for name, fused in FUSED.items() if "numpy" in fused.overrides

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ...functions import loss
-from .common import ndarray
+from .common import ndarray, ones
 
-_sum, _max, _min = np.add.reduce, np.maximum.reduce, np.minimum.reduce
+_sum, _max = np.add.reduce, np.maximum.reduce
 
 
 def _squares(y: Any, target: Any, scale: float) -> Any:
@@ -53,33 +53,35 @@ loss.mean_half_squared_error.override("numpy", _mean_half_squared_error, _square
 loss.mse.override("numpy", _mse, _squares_backward)
 
 
+#: A labels' dtype by its character, and the unsigned one of its size, in which negative labels are huge.
+_UNSIGNED = {c: np.dtype(c.upper()) for c in "bhilqBHI"}
+
+
 def _cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
-    if type(logits) is not ndarray or type(targets) is not ndarray or logits.dtype.char not in "fd":
+    if type(logits) is not ndarray or type(targets) is not ndarray or (char := logits.dtype.char) not in "fd":
         return NotImplemented
-    if logits.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iu" or not logits.size:
+    unsigned = _UNSIGNED.get(targets.dtype.char)
+    if unsigned is None or logits.ndim != 2 or targets.shape != logits.shape[:1] or not logits.size:
         return NotImplemented
     rows, classes = logits.shape
-    if targets.shape[0] != rows:
-        return NotImplemented
-    if _max(targets) >= classes or _min(targets) < 0:
+    if _max(targets.view(unsigned)) >= classes:
         raise ValueError(
             f"softmax_cross_entropy expects labels from 0 to {classes - 1} with logits of shape {logits.shape}, got "
-            f"labels from {_min(targets)} to {_max(targets)}"
+            f"labels from {targets.min()} to {targets.max()}"
         )
-    at = np.arange(0, rows * classes, classes)
-    np.add(at, targets, at, casting="unsafe")  # where the logit of each row's label stands
+    at = targets + np.arange(0, rows * classes, classes)  # where the logit of each row's label stands
     shifted = np.subtract(logits, _max(logits, 1, keepdims=True), order="C")
     picked = _sum(shifted.ravel().take(at))
     e = np.exp(shifted, shifted)
-    total = _sum(e, 1, keepdims=True)
-    out = (_sum(np.log(total), None) - picked) / logits.dtype.type(rows)
+    total = e.dot(ones(char, classes))
+    out = (_sum(np.log(total)) - picked) / logits.dtype.type(rows)
     return out, (e, total, at)
 
 
 def _cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
     e, total, at = residuals
     g = g / e.shape[0]
-    dZ = e * (g / total)
+    dZ = e * (g / total)[:, None]
     flat = dZ.ravel()
     flat[at] -= g
     return dZ, None
