@@ -56,7 +56,7 @@ class Namespace(ModuleType):
             value = self._build(name, rule)
         elif name == "__array_api_version__":
             value = self.raw.__array_api_version__
-        elif name.startswith("__") or callable(value := getattr(self.raw, name)) and not isinstance(value, type):
+        elif name.startswith("__") or (callable(value := getattr(self.raw, name)) and not isinstance(value, type)):
             raise AttributeError(f"{self.__name__} has no function {name!r}: it is not in the Array API standard")
         setattr(self, name, value)
         return value
@@ -262,8 +262,7 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
                 if x.tape.level > tape.level:
                     tape = x.tape
         if not traced:
-            out = raw(*args, **kwargs)
-            return out
+            return raw(*args, **kwargs)
 
         values: list[Any] = []
         parents: list[int | None] = []
