@@ -9,6 +9,7 @@ from typing import Any
 
 from ..array import strip
 from ..boundary import is_inexact
+from ..device import CPU, device_of
 from ..fused import fused
 from ..namespace import array_namespace
 from ..transform import stop_gradient
@@ -246,4 +247,15 @@ def _check_classes(logits: Any, targets: Any) -> None:
         raise ValueError(
             f"{name} expects logits of shape (..., classes) and labels of shape (...), got {tuple(logits.shape)} "
             f"and {tuple(targets.shape)}"
+        )
+    else:
+        _check_labels(name, strip(targets), logits.shape)
+
+
+def _check_labels(name: str, labels: Any, shape: Any) -> None:
+    """Refuse labels out of range where looking at them costs no wait: on the host, as NumPy arrays."""
+    if device_of(labels) == CPU and labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
+        raise ValueError(
+            f"{name} expects labels from 0 to {shape[-1] - 1} with logits of shape {tuple(shape)}, got labels from "
+            f"{labels.min()} to {labels.max()}"
         )
