@@ -25,7 +25,7 @@ def call_function(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             f"numpy.{name} is not among the NumPy functions gpubp differentiates (they are listed in docs/numpy.md); "
             "write it with functions of the array's namespace, or apply gpubp.stop_gradient first if none is meant"
         )
-    return call(name, f, namespace_of((*args, *kwargs.values())), args, kwargs)
+    return call(name, f, namespace_of(*args, *kwargs.values()), args, kwargs)
 
 
 _LOST = "would lose its gradient; assign to items of a traced array, or use numpy.where, stack or broadcast_to"
@@ -83,7 +83,7 @@ def method(x: Array, name: str) -> Any:
             else ""
         )
         raise AttributeError(f"a traced array has no attribute {name!r}{advice}")
-    return lambda *args, **kwargs: call(name, f, x.tape.ns, (x, *args), kwargs)
+    return lambda *args, **kwargs: call(name, f, namespace_of(x), (x, *args), kwargs)
 
 
 # -- PyTorch
@@ -103,9 +103,8 @@ def call_torch_operator(func: Any, args: Any, kwargs: Any) -> Any:
         return getattr(args[1], f"__{_REFLECTED[name]}__")(args[0])
     if name == "__getitem__":
         return twin_of(args[0]).constant(args[0][strip(args[1])])
-    if name == "__setitem__" or (
-        name.endswith("_") and not name.startswith("_")
-    ):  # no TypeError, which Python would take for "try the reflected operator"
+    if name == "__setitem__" or (name.endswith("_") and not name.startswith("_")):
+        # no TypeError: after it Python would try the reflected operator
         raise RuntimeError(f"torch.Tensor.{name} writes into a tensor, in which a traced value {_LOST}")
     raise TypeError(
         f"torch.{name} was given a traced array; gpubp differentiates the functions of the Array API: use those of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,35 @@ def call(name: str, f: Function, xp: Any, args: Any, kwargs: dict[str, Any]) -> 
     return f(xp, *args, **{k: v for k, v in kwargs.items() if k not in _OF_MEMORY})
 
 
-def namespace_of(values: Iterable[Any]) -> Any:
-    """The twin of the first `Array` among the values, or in lists and tuples of them; None if there is none."""
+def first_array(values: Iterable[Any]) -> Any:
+    """The first `Array` among the values, or in lists and tuples of them; None if there is none."""
     for x in values:
         if type(x) is Array:
-            return x.tape.ns
-        if isinstance(x, list | tuple) and (found := namespace_of(x)) is not None:
+            return x
+        if isinstance(x, list | tuple) and (found := first_array(x)) is not None:
             return found
     return None
+
+
+def namespace_of(*values: Any) -> Any:
+    """The twin for these values, one that makes new arrays on their device."""
+    x = first_array(values)
+    ns = x.tape.ns
+    return ns if ns.library == "numpy" else _OnDevice(ns, x.device)
+
+
+class _OnDevice:
+    """A namespace whose new arrays are made on one device."""
+
+    def __init__(self, ns: Any, device: Any) -> None:
+        self._ns, self._device = ns, device
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._ns, name)
+        return partial(value, device=self._device) if name in _CREATION else value
+
+
+_CREATION = {"arange", "asarray", "empty", "eye", "full", "ones", "zeros"}
 
 
 def array(xp: Any, x: Any) -> Any:

@@ -123,7 +123,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: dict[str, Any]) -> 
     for key, default in (("casting", "same_kind"), ("order", "K"), ("subok", True), ("where", True)):
         if key in kwargs and kwargs.pop(key) is not default and key == "where":
             raise TypeError(f"numpy.{name} with where= leaves undefined values: use numpy.where on its result")
-    xp = namespace_of((*inputs, *kwargs.values()))
+    xp = namespace_of(*inputs, *kwargs.values())
     if "dtype" in kwargs:
         dtype = native(xp, kwargs.pop("dtype"))
         if dtype is not None:
