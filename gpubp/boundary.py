@@ -198,8 +198,10 @@ def _flattened(xp: Any, x: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
         inner = x.shape[1:]
         size = math.prod(inner)
         within = xp.reshape(xp.arange(size, device=x.device), inner)
-        positions = xp.reshape(xp.astype(rows, within.dtype) * size, (*rows.shape, *(1 for _ in inner))) + within
-    value = xp.astype(xp.asarray(value, device=x.device), x.dtype)
+        positions = (
+            xp.reshape(xp.astype(rows, within.dtype, copy=False) * size, (*rows.shape, *(1 for _ in inner))) + within
+        )
+    value = xp.astype(xp.asarray(value, device=x.device), x.dtype, copy=False)
     values = xp.broadcast_to(value, positions.shape)
     return tuple(xp.reshape(a, (-1,)) for a in (x, positions, values))
 
