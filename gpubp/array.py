@@ -155,6 +155,12 @@ class Array:
     def __rmod__(self, other: Any) -> Any:
         return self.tape.ns.remainder(other, self)
 
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
     def __neg__(self) -> Any:
         return self.tape.ns.negative(self)
 

@@ -90,12 +90,18 @@ class Fused(Generic[P, R]):
                 return self.reference(*args, **static)
             values.append(data)
             parents.append(node)
+        if static and Array in map(type, static.values()):
+            raise TypeError(f"{self.name} takes arrays by position, not by keyword")
         if tape is None:
             return self._untraced(constants, values, static)  # type: ignore[no-any-return]
 
         ns = tape.ns
         needs = tuple([p is not None for p in parents])
-        out, residuals, used = self._run(ns, needs, values, static)
+        used = self._chosen.get(ns.library) or self._choose(ns.library)
+        result = used.forward(ns.raw, needs, *values, **static)
+        if result is NotImplemented:
+            used, result = self._decline(ns, needs, values, static)
+        out, residuals = result
         record = _Record()
         record.fused, record.used, record.ns, record.needs, record.parents = self, used, ns, needs, parents
         record.residuals, record.static = residuals, static
@@ -116,18 +122,17 @@ class Fused(Generic[P, R]):
         if array is None:
             raise TypeError(f"{self.name} expects arrays, got {', '.join(type(x).__name__ for x in values)}")
         ns = twin_of(array)
-        out, _, _ = self._run(ns, (False,) * len(values), values, static)
-        return out if constants is None else map_leaves(ns.constant, out)
-
-    def _run(self, ns: Any, needs: tuple[bool, ...], values: Any, static: Any) -> tuple[Any, Any, Implementation]:
+        needs = (False,) * len(values)
         used = self._chosen.get(ns.library) or self._choose(ns.library)
         result = used.forward(ns.raw, needs, *values, **static)
         if result is NotImplemented:
-            assert self.written is not None
-            used = self.written
-            result = used.forward(ns.raw, needs, *values, **static)
-        out, residuals = result
-        return out, residuals, used
+            _, result = self._decline(ns, needs, values, static)
+        return result[0] if constants is None else map_leaves(ns.constant, result[0])
+
+    def _decline(self, ns: Any, needs: Any, values: Any, static: Any) -> tuple[Implementation, Any]:
+        """The hand-written forward pass, where the override will not do."""
+        assert self.written is not None
+        return self.written, self.written.forward(ns.raw, needs, *values, **static)
 
     def _choose(self, library: str) -> Implementation:
         load_kernels(library)

@@ -81,7 +81,7 @@ class Namespace(ModuleType):
 
     def constant(self, data: Any) -> Any:
         """`data` as an `Array` that no transform differentiates; what is traced or no array is left as it is."""
-        return box(data, self.root, None) if hasattr(data, "dtype") and type(data) is not Array else data
+        return box(data, self.root, None) if type(data) is not Array and is_array(data) else data
 
 
 # -- calling with constants
@@ -214,11 +214,7 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         else:
             return raw(x1, x2)
 
-        if type(a) is Array or type(b) is Array:  # both, lest a strict library's operator meet an Array in a rule
-            a, b = ns.constant(a), ns.constant(b)
-            out = function(a, b)
-        else:
-            out = raw(a, b)
+        out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
         if x1_flat:
             i = None
         if x2_flat:
@@ -283,11 +279,7 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
                 _same_library(tape.ns, rule.name, x)
             values.append(x)
             parents.append(parent)
-        if lower:
-            values = [ns.constant(v) if is_array(v) else v for v in values]
-            out = function(*values, **kwargs)
-        else:
-            out = raw(*values, **kwargs)
+        out = function(*values, **kwargs) if lower else raw(*values, **kwargs)
 
         if joint is None:
             for k, parent in enumerate(parents):
@@ -316,7 +308,7 @@ def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str,
 
 def _same_library(ns: Namespace, name: str, x: Any) -> None:
     """Refuse an array of another library: some would convert it silently, and its gradient be lost."""
-    if _BY_TYPE.get(type(x)) is ns or isinstance(x, int | float | complex) or not is_array(x):
+    if NAMESPACES.get(type(x)) is ns or isinstance(x, int | float | complex) or not is_array(x):
         return
     if (other := twin_of(x)) is not ns:
         raise several_libraries(name, ns, other)
@@ -385,11 +377,12 @@ class Joint:
                 return []
         elif g is None:
             return []
+        saved = _lifted(xp, self.saved) if isinstance(xp, Namespace) else self.saved
         if self.rule.joint is not None:
-            found = self.rule.joint(xp, g, *self.saved, **self.kwargs)
+            found = self.rule.joint(xp, g, *saved, **self.kwargs)
         else:
             found = [
-                vjp(xp, g, *self.saved, **self.kwargs) if p is not None and vjp is not None else None
+                vjp(xp, g, *saved, **self.kwargs) if p is not None and vjp is not None else None
                 for p, vjp in zip(self.parents, self.rule.vjps, strict=False)
             ]
         specs = self.specs or (None,) * len(self.parents)
@@ -398,6 +391,10 @@ class Joint:
             for p, c, spec in zip(self.parents, found, specs, strict=False)
             if p is not None and c is not None
         ]
+
+
+def _lifted(ns: Namespace, saved: Any) -> Any:
+    return tuple(_lifted(ns, v) if type(v) is tuple else ns.constant(v) for v in saved)
 
 
 def fit(xp: Any, g: Any, spec: Spec) -> Any:
@@ -430,7 +427,7 @@ _BUILDERS: dict[type, Callable[[Namespace, Any, Function], Function]] = {
 # -- which twin
 
 _BY_RAW: dict[str, Namespace] = {}
-_BY_TYPE: dict[type, Namespace] = {}
+NAMESPACES: dict[type, Namespace] = {}  # of the array classes met so far
 
 
 def twin(library: Any) -> Namespace:
@@ -445,9 +442,9 @@ def twin(library: Any) -> Namespace:
 
 def twin_of(x: Any) -> Namespace:
     """The differentiable twin of the library of a plain array."""
-    found = _BY_TYPE.get(type(x))
+    found = NAMESPACES.get(type(x))
     if found is None:
-        found = _BY_TYPE[type(x)] = twin(raw_namespace(x))
+        found = NAMESPACES[type(x)] = twin(raw_namespace(x))
     return found
 
 
@@ -476,7 +473,7 @@ def array_namespace(*arrays: Any) -> Any:
             return x.tape.ns
         if type(x) in _NO_ARRAYS:
             continue
-        ns = _BY_TYPE.get(type(x)) or twin_of(x)
+        ns = NAMESPACES.get(type(x)) or twin_of(x)
         if found is not None and ns is not found:
             raise several_libraries("array_namespace", found, ns)
         found = ns

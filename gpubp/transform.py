@@ -14,7 +14,7 @@ from typing import Any
 
 from .array import FINISHED, Array, Tape, box, freeze, strip
 from .boundary import is_complex, is_inexact, one_like, put
-from .namespace import fit, several_libraries, twin, twin_of
+from .namespace import NAMESPACES, fit, several_libraries, twin, twin_of
 from .tree import Node, leaves, leaves_against, map_children, map_leaves, rebuild
 
 Function = Callable[..., Any]
@@ -58,12 +58,11 @@ class Trace:
             self.lifted = [lifted[k] for k in argnums]
             if not self.nodes:
                 raise TypeError(_nothing_to_differentiate([args[k] for k in argnums]))
-            constant = tape.ns.constant
             for k, arg in enumerate(args):
                 if k not in argnums:
-                    lifted[k] = map_leaves(constant, arg)
+                    lifted[k] = map_leaves(self._lift_constant, arg)
             if kwargs:
-                kwargs = map_children(lambda v: map_leaves(constant, v), kwargs)
+                kwargs = {k: map_leaves(self._lift_constant, v) for k, v in kwargs.items()}
             tape.records.extend([None] * len(self.nodes))
             self.out = f(*lifted, **kwargs)
         finally:
@@ -92,7 +91,7 @@ class Trace:
 
     def _lift_array(self, x: Any) -> Array:
         tape, nodes = self.tape, self.nodes
-        ns = x.tape.ns if type(x) is Array else twin_of(x)
+        ns = x.tape.ns if type(x) is Array else NAMESPACES.get(type(x)) or twin_of(x)
         if ns is not tape.ns:
             if tape.ns is not None:
                 raise several_libraries("one transform", tape.ns, ns)
@@ -105,6 +104,17 @@ class Trace:
         lifted.data, lifted.tape, lifted.node = x, tape, len(nodes)
         nodes[id(lifted)] = len(nodes)
         return lifted
+
+    def _lift_constant(self, x: Any) -> Any:
+        if type(x) is Array:
+            return x
+        ns = self.tape.ns
+        if NAMESPACES.get(type(x)) is not ns:
+            if isinstance(x, int | float | complex):  # a NumPy scalar, welcome anywhere
+                return x
+            if (other := twin_of(x)) is not ns:
+                raise several_libraries("one transform", ns, other)
+        return box(x, ns.root, None)
 
     def lower(self, x: Any) -> Any:
         """A value as it is outside this transform."""
@@ -120,7 +130,8 @@ class Trace:
         Records are removed as they are done with, so that memory falls as the sweep goes.
         """
         ns = self.tape.ns
-        xp = ns if traced or self.enclosed else ns.raw
+        nested = traced or self.enclosed
+        xp = ns if nested else ns.raw
         inputs = len(self.nodes)
         while len(records) > inputs:
             record = records.pop()
@@ -129,20 +140,24 @@ class Trace:
                 if g is None:
                     continue
                 vjps, parents, saved, kwargs, specs = record
+                if nested:  # a strict library's array on the left of an operator refuses an Array
+                    saved = [ns.constant(v) for v in saved]
+                found = []
                 for k, parent in enumerate(parents):
-                    if parent is None:
-                        continue
-                    c = vjps[k](xp, g, *saved, **kwargs)
-                    if specs is not None and specs[k]:
-                        c = fit(xp, c, specs[k])
-                    known = cotangents[parent]
-                    cotangents[parent] = c if known is None else known + c
+                    if parent is not None:
+                        c = vjps[k](xp, g, *saved, **kwargs)
+                        found.append((parent, fit(xp, c, specs[k]) if specs is not None and specs[k] else c))
             elif record is not None:
-                for parent, c in record.pull(xp, g, cotangents, records):
-                    if parent is None:
-                        continue
-                    known = cotangents[parent]
-                    cotangents[parent] = c if known is None else known + c
+                found = record.pull(xp, g, cotangents, records)
+            else:
+                continue
+            for parent, c in found:
+                if parent is None:
+                    continue
+                if nested:
+                    c = ns.constant(c)
+                known = cotangents[parent]
+                cotangents[parent] = c if known is None else known + c
         return cotangents
 
     def gradients(self, cotangents: list[Any]) -> list[Any]:
@@ -284,7 +299,7 @@ def vjp_of(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int
         for x, g in zip(outputs, seeds, strict=True):
             if g is None:
                 continue
-            if traced or trace.enclosed:  # a strict library's operators refuse to meet an Array
+            if traced or trace.enclosed:
                 g = trace.tape.ns.constant(g)
             if tuple(g.shape) != tuple(x.shape):
                 raise ValueError(f"a cotangent of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
@@ -311,10 +326,8 @@ def _pair(out: Any, f: Function) -> Any:
 
 def _check_scalar(value: Any, f: Function) -> None:
     data = value.data if type(value) is Array else value
-    if isinstance(data, float):  # of Python, or NumPy's float64
-        return
     if not hasattr(data, "dtype"):
-        if isinstance(data, int):
+        if isinstance(data, int | float):
             return
         raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(data).__name__}")
     if data.shape != () or is_complex(data) or not is_inexact(data.dtype):

@@ -38,6 +38,12 @@ def test_operators_give_the_plain_values(name, other):
     np.testing.assert_array_equal(bp.vjp(lambda x: op(other, x), X)[0], op(other, X))
 
 
+def test_divmod():
+    for plain, traced in ((divmod(X, 2.0), lambda x: divmod(x, 2.0)), (divmod(7.0, X), lambda x: divmod(7.0, x))):
+        for expected, found in zip(plain, bp.vjp(traced, X)[0], strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("name", ["and_", "or_", "xor", "lshift", "rshift"])
 def test_bitwise_operators_of_integers(name):
     op, i = getattr(operator, name), np.array([1, 2, 3])

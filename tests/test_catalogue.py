@@ -240,6 +240,21 @@ def test_forward_agrees_with_numpy(record, backend):
 
 
 @each_differentiable
+def test_forward_mode_agrees_with_numpy(record, backend):
+    """Which is the derivative of the pullback: every rule is differentiated for its cotangent."""
+    skip_where_told(record, backend)
+    if record.order < 2:
+        pytest.skip(f"{record.name} has no second derivative to speak of")
+    for dtype, sample in variants(record):
+        if dtype in ("float64", "complex128") and differentiable(sample) and not refused(record, backend, sample):
+            f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
+            g, host = of_arrays(record, twin("numpy"), sample)
+            direction = [d if is_inexact(x.dtype) else None for x, d in zip(host, weights(host), strict=True)]
+            found = bp.jvp(f, values, map_leaves(backend.asarray, direction))[1]
+            same(found, bp.jvp(g, host, direction)[1], dtype, f"tangent of {record.name}{sample}", backend)
+
+
+@each_differentiable
 def test_gradient_agrees_with_numpy(record, backend):
     """First derivatives in every dtype, second ones in float64; inputs stay as they are, however they lie in memory."""
     skip_where_told(record, backend)

@@ -119,6 +119,11 @@ def test_no_arrays_is_an_error(product):
         product(1.0, 2.0)
 
 
+def test_a_traced_array_by_keyword_is_an_error(product):
+    with pytest.raises(TypeError, match="product takes arrays by position, not by keyword"):
+        bp.grad(lambda x: total(product(X, Y, power=x)))(2.0)
+
+
 def test_a_fused_function_is_known_by_name_and_documented_by_its_reference(product):
     assert FUSED["product"] is product
     assert isinstance(product, Fused)

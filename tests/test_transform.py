@@ -457,6 +457,8 @@ def test_libraries_are_not_mixed():
         TypeError, match=r"arrays of several libraries: array_api_strict and numpy|numpy and array_api_strict"
     ):
         bp.grad(lambda x, y: total(x), (0, 1))(X, strict.ones(3))
+    with pytest.raises(TypeError, match=r"one transform was given arrays of several libraries: numpy and array_api_s"):
+        bp.grad(lambda x, y: total(x))(X, strict.ones(3))
     with pytest.raises(TypeError, match=r"add was given arrays of several libraries: numpy and array_api_strict"):
         bp.grad(lambda x: total(x + strict.ones(3)))(X)
     with pytest.raises(TypeError, match="arrays of several libraries: numpy and array_api_strict"):
