@@ -90,8 +90,6 @@ class Fused(Generic[P, R]):
                 return self.reference(*args, **static)
             values.append(data)
             parents.append(node)
-        if static and Array in map(type, static.values()):
-            raise TypeError(f"{self.name} takes arrays by position, not by keyword")
         if tape is None:
             return self._untraced(constants, values, static)  # type: ignore[no-any-return]
 
@@ -102,6 +100,8 @@ class Fused(Generic[P, R]):
         if result is NotImplemented:
             used, result = self._decline(ns, needs, values, static)
         out, residuals = result
+        if type(out) is Array:
+            raise TypeError(f"{self.name} takes traced arrays by position, not by keyword")
         record = _Record()
         record.fused, record.used, record.ns, record.needs, record.parents = self, used, ns, needs, parents
         record.residuals, record.static = residuals, static
@@ -127,6 +127,8 @@ class Fused(Generic[P, R]):
         result = used.forward(ns.raw, needs, *values, **static)
         if result is NotImplemented:
             _, result = self._decline(ns, needs, values, static)
+        if type(result[0]) is Array:
+            raise TypeError(f"{self.name} takes traced arrays by position, not by keyword")
         return result[0] if constants is None else map_leaves(ns.constant, result[0])
 
     def _decline(self, ns: Any, needs: Any, values: Any, static: Any) -> tuple[Implementation, Any]:

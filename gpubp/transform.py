@@ -46,13 +46,14 @@ class Trace:
     def __init__(
         self, f: Function, args: Sequence[Any], kwargs: dict[str, Any], argnums: Sequence[int], keep: bool
     ) -> None:
-        self.enclosed = _thread.open_transforms > 0
-        self.tape = tape = Tape(None, keep_arguments=keep or self.enclosed)
+        thread = _thread
+        self.enclosed = enclosed = thread.open_transforms > 0
+        self.tape = tape = Tape(None, keep_arguments=keep or enclosed)
         self.records = tape.records
-        _thread.open_transforms += 1
+        self.nodes: dict[int, int] = {}  # of the inputs, by identity: the user may assign to their items
+        thread.open_transforms += 1
         try:
             lifted = list(args)
-            self.nodes: dict[int, int] = {}  # of the inputs, by identity: the user may assign to their items
             for k in argnums:
                 lifted[k] = self._lift(args[k], {})
             self.lifted = [lifted[k] for k in argnums]
@@ -66,7 +67,7 @@ class Trace:
             tape.records.extend([None] * len(self.nodes))
             self.out = f(*lifted, **kwargs)
         finally:
-            _thread.open_transforms -= 1
+            thread.open_transforms -= 1
             tape.records = FINISHED
 
     def _lift(self, tree: Any, shared: dict[int, Array]) -> Any:
@@ -74,20 +75,20 @@ class Trace:
 
         Layers are copied, never changed; an array that stands in several places of them is one input.
         """
-        if isinstance(tree, dict | list | tuple):
+        if isinstance(tree, Node):
+
+            def lift_once(x: Any) -> Array:
+                lifted = shared.get(id(x))
+                if lifted is None:
+                    lifted = shared[id(x)] = self._lift_array(x)
+                return lifted
+
+            return map_leaves(lift_once, tree)
+        if isinstance(tree, (dict, list, tuple)):
             return map_children(lambda x: self._lift(x, shared), tree)
         if type(tree) is float or type(tree) is complex:
             tree = _scalar(tree, self.tape.ns)
-        if not isinstance(tree, Node):
-            return map_leaves(self._lift_array, tree)
-
-        def lift_once(x: Any) -> Array:
-            lifted = shared.get(id(x))
-            if lifted is None:
-                lifted = shared[id(x)] = self._lift_array(x)
-            return lifted
-
-        return map_leaves(lift_once, tree)
+        return map_leaves(self._lift_array, tree)
 
     def _lift_array(self, x: Any) -> Array:
         tape, nodes = self.tape, self.nodes
@@ -313,7 +314,7 @@ def vjp_of(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int
 
 def map_scalars(tree: Any) -> Any:
     """The same tree with 0-d arrays in the place of Python's floating-point numbers; layers are left alone."""
-    if isinstance(tree, dict | list | tuple):
+    if isinstance(tree, (dict, list, tuple)):
         return map_children(map_scalars, tree)
     return _scalar(tree) if type(tree) is float or type(tree) is complex else tree
 
@@ -325,15 +326,16 @@ def _pair(out: Any, f: Function) -> Any:
 
 
 def _check_scalar(value: Any, f: Function) -> None:
-    data = value.data if type(value) is Array else value
-    if not hasattr(data, "dtype"):
-        if isinstance(data, int | float):
-            return
-        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(data).__name__}")
-    if data.shape != () or is_complex(data) or not is_inexact(data.dtype):
+    if type(value) is Array:
+        value = value.data
+    if isinstance(value, (int, float)):  # of Python, or NumPy's float64
+        return
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(value).__name__}")
+    if value.shape != () or is_complex(value) or not is_inexact(value.dtype):
         raise TypeError(
-            f"grad expects {_name(f)} to return a real floating scalar, got {data.dtype} of shape "
-            f"{tuple(data.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
+            f"grad expects {_name(f)} to return a real floating scalar, got {value.dtype} of shape "
+            f"{tuple(value.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
         )
 
 

@@ -62,7 +62,7 @@ _HANDLERS: dict[type, Callable[[Leaf, Any], Any]] = {
 def _handler(x: Any) -> Callable[[Leaf, Any], Any]:
     if isinstance(x, Node):
         found: Callable[[Leaf, Any], Any] = _node
-    elif isinstance(x, dict | list | tuple):
+    elif isinstance(x, (dict, list, tuple)):
         found = _container
     else:
         found = _leaf if is_array(x) else _static

@@ -120,7 +120,7 @@ def test_no_arrays_is_an_error(product):
 
 
 def test_a_traced_array_by_keyword_is_an_error(product):
-    with pytest.raises(TypeError, match="product takes arrays by position, not by keyword"):
+    with pytest.raises(TypeError, match="product takes traced arrays by position, not by keyword"):
         bp.grad(lambda x: total(product(X, Y, power=x)))(2.0)
 
 
