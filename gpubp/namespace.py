@@ -27,6 +27,7 @@ from .rules.registry import (
 Function = Callable[..., Any]
 
 _NO_KEYWORDS: dict[str, Any] = {}
+_NOTHING_KEPT = (None, None, None)
 
 #: What the twin has beyond the standard: the boundary's functions, which rules call.
 _BEYOND: dict[str, Callable[[Any], Function]] = {
@@ -188,6 +189,7 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     # which of (out, x1, x2) to keep when only x1, only x2, or both are differentiated
     of_x1, of_x2 = [[keep is not None and keep[p] == VALUE for p in range(3)] for keep in rule.keeps]
     of_both = [u or v for u, v in zip(of_x1, of_x2, strict=True)]
+    keeps_nothing = not any(of_both)
     x1_flat, x2_flat = (vjp is None for vjp in vjps)
 
     def function(x1: Any, x2: Any, /) -> Any:
@@ -237,7 +239,11 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         records = tape.records
         result = Array()
         result.data, result.tape, result.node = out, tape, len(records)
-        saved = (out if keep_out else None, a if keep_a else None, b if keep_b else None)
+        saved = (
+            _NOTHING_KEPT
+            if keeps_nothing
+            else (out if keep_out else None, a if keep_a else None, b if keep_b else None)
+        )
         records.append((vjps, (i, j), saved, _NO_KEYWORDS, specs))
         return result
 
