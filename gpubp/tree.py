@@ -85,6 +85,18 @@ def map_leaves(f: Leaf, tree: T) -> T:
     return (_HANDLERS.get(type(tree)) or _handler(tree))(f, tree)  # type: ignore[no-any-return]
 
 
+def map_distinct(f: Leaf, tree: T) -> T:
+    """`map_leaves`, with one result for an array that stands in several places, so that it stays shared."""
+    found: dict[int, Any] = {}
+
+    def once(x: Any) -> Any:
+        if id(x) not in found:
+            found[id(x)] = f(x)
+        return found[id(x)]
+
+    return map_leaves(once, tree)
+
+
 def leaves(tree: Any) -> list[Any]:
     """The arrays of a tree, in order, shared ones as often as they stand in it."""
     found: list[Any] = []
@@ -118,16 +130,13 @@ def to_device(tree: T, where: Device | str) -> T:
     TypeError
         If an array is traced: inside a transform data stays in its library.
     """
-    moved: dict[int, Any] = {}
 
     def place(x: Any) -> Any:
         if type(x) is Array:
             raise TypeError("to_device of a traced array; move the data before the transform")
-        if id(x) not in moved:
-            moved[id(x)] = move(x, where)
-        return moved[id(x)]
+        return move(x, where)
 
-    return map_leaves(place, tree)
+    return map_distinct(place, tree)
 
 
 def leaves_against(tree: Any, other: Any, what: str = "tree", path: str = "") -> list[Any]:

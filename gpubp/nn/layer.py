@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..device import CPU, Device, move, raw_namespace
-from ..tree import Node, leaves, leaves_with_paths, map_leaves
+from ..tree import Node, leaves, leaves_with_paths, map_distinct, to_device
 from .initializers import Initializer, generator
 
 __all__ = ["Layer", "Parameter"]
@@ -86,26 +86,16 @@ class Layer(Node):
 
     def to(self, device: Device | str) -> Self:
         """Return this net with its parameters on another device or in another library; shared ones stay shared."""
-        moved: dict[int, Any] = {}
-
-        def moved_once(x: Any) -> Any:
-            if id(x) not in moved:
-                moved[id(x)] = move(x, device)
-            return moved[id(x)]
-
-        return map_leaves(moved_once, self)
+        return to_device(self, device)
 
     def astype(self, dtype: str) -> Self:
         """Return this net with its parameters cast to another floating-point dtype; shared ones stay shared."""
-        cast: dict[int, Any] = {}
 
-        def cast_once(x: Any) -> Any:
-            if id(x) not in cast:
-                xp = raw_namespace(x)
-                cast[id(x)] = xp.astype(x, getattr(xp, dtype))
-            return cast[id(x)]
+        def cast(x: Any) -> Any:
+            xp = raw_namespace(x)
+            return xp.astype(x, getattr(xp, dtype))
 
-        return map_leaves(cast_once, self)
+        return map_distinct(cast, self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.count_parameters()} parameters)"
