@@ -28,10 +28,11 @@ Function = Callable[..., Any]
 
 _NO_KEYWORDS: dict[str, Any] = {}
 _NOTHING_KEPT = (None, None, None)
+_MAY_HOLD_ARRAYS = frozenset({Array, list, tuple})
 
 #: What the twin has beyond the standard: the boundary's functions, which rules call.
 _BEYOND: dict[str, Callable[[Any], Function]] = {
-    "_take_at": lambda xp: lambda x, *, key: boundary.take_at(xp, x, key),
+    "_take_at": lambda xp: lambda x, *, key: x[key] if type(key) in (int, slice) else boundary.take_at(xp, x, key),
     "_put": lambda xp: lambda x, value, *, key: boundary.put(xp, x, key, value),
     "_add_at": lambda xp: lambda x, value, *, key: boundary.add_at(xp, x, key, value),
     "_scatter": lambda xp: lambda value, *, shape, key: boundary.scatter(xp, shape, key, value),
@@ -158,7 +159,7 @@ def _primitive(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     if rule.variadic:
         general = _general(ns, rule, lambda *arrays, **kwargs: raw(list(arrays), **kwargs))
         return lambda arrays, /, **kwargs: general(*arrays, **kwargs)
-    return _general(ns, rule, raw)
+    return _single(ns, rule, raw) if len(rule.vjps) == 1 else _general(ns, rule, raw)
 
 
 def _unary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
@@ -245,6 +246,39 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             else (out if keep_out else None, a if keep_a else None, b if keep_b else None)
         )
         records.append((vjps, (i, j), saved, _NO_KEYWORDS, specs))
+        return result
+
+    return function
+
+
+def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
+    """One array and static arguments, by far the most frequent call; anything else goes the general way."""
+    general, vjps, (keep,) = _general(ns, rule, raw), rule.vjps, rule.keeps
+    assert keep is not None
+    keep_out, keep_x, positional, broadcasts = keep[0], keep[1], rule.positional, rule.broadcasts
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        x, *static = args or (None,)
+        if type(x) is not Array or x.node is None or Array in map(type, static):
+            return general(*args, **kwargs)
+        for name, value in kwargs.items():
+            if name in positional:
+                return general(*args, **kwargs)
+            if type(value) in _MAY_HOLD_ARRAYS:
+                kwargs[name] = strip(value)
+        a = x.data
+        out = function(a, *static, **kwargs) if type(a) is Array else raw(a, *static, **kwargs)
+        if isinstance(out, tuple):
+            return general(*args, **kwargs)
+        if not is_inexact(out.dtype):
+            return ns.constant(out)
+        records = x.tape.records
+        result = Array()
+        result.data, result.tape, result.node = out, x.tape, len(records)
+        same = out.dtype is a.dtype and (not broadcasts or out.shape == a.shape)
+        spec = None if same else (Spec(tuple(a.shape), a.dtype),)
+        saved = (_keep(out, keep_out), _keep(a, keep_x), *[_keep(v, keep[k]) for k, v in enumerate(static, 2)])
+        records.append((vjps, (x.node,), saved, kwargs, spec))
         return result
 
     return function
@@ -340,8 +374,7 @@ def _record(
     tape: Tape, rule: Primitive, parents: list[int | None], out: Any, outputs: Any, values: Any, kwargs: Any
 ) -> None:
     """Put on the tape what the backward pass of one call needs, and nothing else."""
-    used = rule.keeps if rule.joint else [rule.keeps[k] for k, p in enumerate(parents) if p is not None]
-    wants = [max(keep[k] for keep in used if keep is not None) for k in range(1 + len(values))]
+    wants = rule.wants(tuple([p is not None for p in parents]))
     if outputs is out:
         kept_out: Any = tuple(_keep(o, wants[0]) for o in out)
     else:

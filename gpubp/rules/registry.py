@@ -94,6 +94,21 @@ class Primitive:
         rules = (self.joint,) if self.joint else self.vjps
         return tuple(Keep(rule, self.elementwise) if rule else None for rule in rules)
 
+    @cached_property
+    def _wants(self) -> dict[tuple[bool, ...], list[int]]:
+        return {}
+
+    def wants(self, needs: tuple[bool, ...]) -> list[int]:
+        """What of ``out, *args`` to keep for the rules of the arguments that are differentiated."""
+        found = self._wants.get(needs)
+        if found is None:
+            used = (
+                self.keeps if self.joint else [keep for keep, needed in zip(self.keeps, needs, strict=False) if needed]
+            )
+            found = [max(keep[k] for keep in used if keep is not None) for k in range(1 + len(needs))]
+            self._wants[needs] = found
+        return found
+
 
 @dataclass(frozen=True)
 class Composite:
