@@ -74,7 +74,7 @@ class Namespace(ModuleType):
 
     def _build(self, name: str, rule: Rule) -> Function:
         raw = _BEYOND[name](self.raw) if name in _BEYOND else getattr(self.raw, name)
-        function = _BUILDERS[type(rule)](self, rule, raw)
+        function = _BUILDERS[type(rule)](self.root.ns, rule, raw)  # linalg and fft are parts of one namespace
         function.__name__ = function.__qualname__ = name
         function.__module__ = self.__name__
         function.__doc__ = raw.__doc__
@@ -125,11 +125,10 @@ def _creation(ns: Namespace, rule: Creation, raw: Function) -> Function:
 
 def _composite(ns: Namespace, rule: Composite, raw: Function) -> Function:
     body = rule.body
-    top = ns if not ns.prefix else ns.root.ns
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if _has_array(args) or _has_array(kwargs.values()):
-            return body(top, *args, **kwargs)
+            return body(ns, *args, **kwargs)
         return raw(*args, **kwargs)
 
     return function
@@ -265,7 +264,7 @@ def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             if name in positional:
                 return general(*args, **kwargs)
             if type(value) in _MAY_HOLD_ARRAYS:
-                kwargs[name] = strip(value)
+                kwargs[name] = _static(rule.name, name, value)
         a = x.data
         out = function(a, *static, **kwargs) if type(a) is Array else raw(a, *static, **kwargs)
         if isinstance(out, tuple):
@@ -289,7 +288,7 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
-            args, kwargs = _positional(args, kwargs, positional)
+            args, kwargs = _positional(rule.name, args, kwargs, positional)
         tape = ns.root
         traced = False
         for x in args:
@@ -338,12 +337,22 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     return function
 
 
-def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """Keyword arguments that rules know by position are moved there; traced ones elsewhere are constants."""
+def _positional(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """Keyword arguments that rules know by position are moved there."""
     if any(name in kwargs for name in names):
         last = max(k for k, name in enumerate(names) if name in kwargs)
         args = (*args, *(kwargs.get(name) for name in names[len(args) : last + 1]))
-    return args, {k: strip(v) for k, v in kwargs.items() if k not in names}
+    return args, {k: _static(function, k, v) for k, v in kwargs.items() if k not in names}
+
+
+def _static(function: str, name: str, value: Any) -> Any:
+    """The value of a keyword argument that no rule differentiates."""
+    if type(value) is Array and value.node is not None:
+        raise TypeError(
+            f"{function} has no derivative with respect to {name}, which was given a traced array; "
+            "apply gpubp.stop_gradient to it if none is meant"
+        )
+    return strip(value)
 
 
 def _same_library(ns: Namespace, name: str, x: Any) -> None:

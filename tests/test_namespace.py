@@ -114,3 +114,37 @@ def test_array_namespace():
     seen = []
     bp.grad(lambda x: (seen.append(bp.array_namespace(X, x)), total(x))[1])(X)
     assert seen == [twin]
+
+
+def test_functions_of_linalg_take_any_mixture_of_values():
+    m = np.array([[1.0, 2.0], [3.0, 4.0]])
+
+    def product(x, y):
+        xp = bp.array_namespace(x, y)
+        return xp.sum(xp.linalg.matmul(x, y))
+
+    expected = np.ones((2, 2)) @ m.T
+    np.testing.assert_array_equal(bp.grad(lambda x: product(x, m))(m), expected)  # a plain array
+    np.testing.assert_array_equal(bp.grad(product)(m, m), expected)  # a constant
+    nested = bp.grad(lambda x: bp.array_namespace(x).sum(bp.grad(product)(m, x)))
+    np.testing.assert_array_equal(nested(m), 2 * np.ones((2, 2)))  # two levels
+
+
+def test_a_traced_keyword_argument_is_not_detached_silently():
+    for f in (lambda c: bp.array_namespace(c).var(c * np.arange(3.0), correction=c), _norm_of_any_order):
+        with pytest.raises(TypeError, match="has no derivative with respect to (correction|ord), which was given"):
+            bp.grad(f)(2.0)
+    assert bp.grad(lambda c: _norm_of_any_order(c, bp.stop_gradient(c)))(2.0) == 5.0
+
+
+def _norm_of_any_order(c, order=None):
+    xp = bp.array_namespace(c)
+    return xp.linalg.vector_norm(c * np.array([3.0, 4.0]), ord=c if order is None else order)
+
+
+@pytest.mark.parametrize("exponent", [np.bool_(True), np.array([True, True]), np.array([1, 2], np.int16)])
+def test_the_gradient_of_a_power_keeps_the_dtype_of_its_base(exponent):
+    x = np.array([2.0, 3.0], np.float32)
+    gradient = bp.grad(lambda x: bp.array_namespace(x).sum(x**exponent))(x)
+    assert gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, exponent * x ** (np.asarray(exponent, int) - 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..boundary import conj, is_complex
+from ..boundary import conj, is_complex, is_inexact
 from .registry import constant, elementwise, primitive, undifferentiable
 
 LN2, LN10 = math.log(2), math.log(10)
@@ -38,6 +38,8 @@ elementwise(
 def _pow_base(xp: Any, g: Any, _: Any, x: Any, y: Any) -> Any:
     if isinstance(y, int | float | complex):
         return g * conj(xp, y * x ** (y - 1)) if y != 0 else xp.zeros_like(g)
+    if not is_inexact(y.dtype):
+        y = xp.astype(y, x.dtype)
     zero = y == 0  # where x may be 0 too, and y * x**(y-1) not a number
     return g * conj(xp, xp.where(zero, 0.0, y) * x ** xp.where(zero, 1.0, y - 1))
 
