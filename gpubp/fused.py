@@ -19,8 +19,10 @@ from importlib.util import find_spec
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .array import Array, box, freeze, strip
+from .boundary import is_inexact
 from .device import is_array
-from .namespace import twin_of
+from .namespace import fit, twin_of
+from .rules.registry import Spec
 from .transform import vjp_of
 from .tree import leaves, leaves_against, map_leaves, rebuild
 
@@ -272,27 +274,34 @@ class CustomVJP(Generic[P, R]):
                 return x
             return x.data if x.tape is tape or x.node is None else freeze(x)
 
-        parents = [x.node if type(x) is Array and x.tape is tape else None for x in inputs]
+        parents = [
+            (x.node, Spec(tuple(x.shape), x.dtype)) if type(x) is Array and x.tape is tape else None for x in inputs
+        ]
         out, residuals = self._forward(*map_leaves(lower, args))
+        if any(type(x) is Array and x.node is not None and x.tape.level >= tape.level for x in leaves(out)):
+            raise TypeError(
+                f"{self.f.__name__} uses a traced value that is not its argument, so its custom derivative "
+                "would miss it; pass it as an argument"
+            )
+        out = map_leaves(lower, out)
         outputs = leaves(out)
-        for x in outputs:
-            if type(x) is Array and x.tape is tape:
-                raise TypeError(
-                    f"{self.f.__name__} uses a traced value that is not its argument, so its custom derivative "
-                    "would miss it; pass it as an argument"
-                )
         first = len(tape.records)
         tape.records.extend([None] * (len(outputs) - 1))
-        tape.records.append(_CustomRecord(self._backward, residuals, args, parents, out, len(outputs)))
-        return rebuild(out, [box(x, tape, first + k) for k, x in enumerate(outputs)])  # type: ignore[no-any-return]
+        tape.records.append(_CustomRecord(self, residuals, args, parents, out, len(outputs)))
+        boxes = [box(x, tape, first + k) if is_inexact(x.dtype) else tape.ns.constant(x) for k, x in enumerate(outputs)]
+        return rebuild(out, boxes)  # type: ignore[no-any-return]
 
 
 _PLACE = Array()  # stands for an array whose data is not kept
 
 
 class _CustomRecord:
-    def __init__(self, backward: Any, residuals: Any, args: Any, parents: Any, out: Any, outputs: int) -> None:
-        self.backward, self.residuals, self.parents = backward, residuals, parents
+    def __init__(
+        self, function: CustomVJP[Any, Any], residuals: Any, args: Any, parents: Any, out: Any, outputs: int
+    ) -> None:
+        assert function._backward is not None
+        self.name, self.backward = function.f.__name__, function._backward
+        self.residuals, self.parents = residuals, parents
         self.structure = map_leaves(lambda _: _PLACE, args)
         self.out, self.outputs = out, outputs
 
@@ -306,7 +315,18 @@ class _CustomRecord:
         if not isinstance(found, tuple) or len(found) != len(self.structure):
             raise TypeError(f"a custom derivative must return a tuple of {len(self.structure)} cotangents")
         flat = leaves_against(self.structure, found, "custom derivative")
-        return [(p, c) for p, c in zip(self.parents, flat, strict=True) if p is not None and c is not None]
+        pairs = []
+        for parent, c in zip(self.parents, flat, strict=True):
+            if parent is None or c is None:
+                continue
+            node, spec = parent
+            if tuple(c.shape) != spec.shape:
+                raise ValueError(
+                    f"the custom derivative of {self.name} gave a cotangent of shape {tuple(c.shape)} for an argument "
+                    f"of shape {spec.shape}"
+                )
+            pairs.append((node, fit(xp, c, spec)))
+        return pairs
 
 
 def custom_vjp(f: Callable[P, R]) -> CustomVJP[P, R]:

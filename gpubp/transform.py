@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
+from types import CellType, FunctionType
 from typing import Any
 
 from .array import FINISHED, Array, Tape, box, freeze, strip
@@ -123,6 +124,8 @@ class Trace:
             return x
         if x.tape is self.tape or x.node is None:
             x = x.data
+        else:
+            len(x.tape.records)  # raises if the transform that made it has ended
         return freeze(x) if type(x) is Array else x
 
     def sweep(self, records: list[Any], cotangents: list[Any], traced: bool = False) -> list[Any]:
@@ -289,22 +292,27 @@ def vjp_of(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int
     """`vjp` with keyword arguments and a choice of arguments, the others being constants."""
     trace = Trace(f, args, kwargs, argnums, keep=True)
     out, aux = _pair(trace.out, f) if has_aux else (trace.out, None)
-    out = map_leaves(lambda x: freeze(x) if type(x) is Array else x, out)
+    out = _frozen(out)
     outputs = leaves(out)
     value = map_leaves(trace.lower, out)
+    ns = trace.tape.ns
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
-        seeds = leaves_against(out, map_scalars(cotangent), "cotangent")
+        seeds = leaves_against(out, map_scalars(cotangent, ns), "cotangent")
         traced = any(type(g) is Array for g in seeds)
         cotangents: list[Any] = [None] * len(trace.records)
         for x, g in zip(outputs, seeds, strict=True):
             if g is None:
                 continue
-            if traced or trace.enclosed:
-                g = trace.tape.ns.constant(g)
             if tuple(g.shape) != tuple(x.shape):
                 raise ValueError(f"a cotangent of shape {tuple(g.shape)} for a value of shape {tuple(x.shape)}")
             if type(x) is Array and x.tape is trace.tape:
+                if is_complex(g) and not is_complex(x):
+                    raise TypeError(f"a cotangent of {g.dtype} for a value of {x.dtype}")
+                if g.dtype != x.dtype:
+                    g = ns.astype(g, x.dtype)
+                if traced or trace.enclosed:
+                    g = ns.constant(g)
                 known = cotangents[x.node]  # type: ignore[index]
                 cotangents[x.node] = g if known is None else known + g  # type: ignore[index]
         return tuple(trace.gradients(trace.sweep(trace.records[:], cotangents, traced)))
@@ -312,11 +320,11 @@ def vjp_of(f: Function, args: Any, kwargs: dict[str, Any], argnums: Sequence[int
     return (value, pullback, map_leaves(trace.lower, aux)) if has_aux else (value, pullback)
 
 
-def map_scalars(tree: Any) -> Any:
+def map_scalars(tree: Any, ns: Any = None) -> Any:
     """The same tree with 0-d arrays in the place of Python's floating-point numbers; layers are left alone."""
     if isinstance(tree, (dict, list, tuple)):
-        return map_children(map_scalars, tree)
-    return _scalar(tree) if type(tree) is float or type(tree) is complex else tree
+        return map_children(lambda child: map_scalars(child, ns), tree)
+    return _scalar(tree, ns) if type(tree) is float or type(tree) is complex else tree
 
 
 def _pair(out: Any, f: Function) -> Any:
@@ -395,6 +403,8 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
         chosen = tuple(args[k] for k in numbers)
         value, pullback = vjp_of(f, args, kwargs, numbers)
         outputs = leaves(value)
+        if not outputs:
+            raise TypeError(f"jacobian expects {_name(f)} to return arrays, got {type(value).__name__}")
         zeros = [_namespace(x).zeros_like(x) for x in outputs]
 
         def rows(k: int) -> Any:
@@ -412,12 +422,14 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
                 if not is_inexact(x.dtype):
                     return None
                 shape = (*out.shape, *x.shape)
-                return xp.reshape(xp.stack(next(columns)), shape) if found else xp.zeros(shape, dtype=x.dtype)
+                if not found:
+                    return xp.zeros(shape, dtype=x.dtype, device=x.device)
+                return xp.reshape(xp.stack(next(columns)), shape)
 
             tree = map_leaves(block, chosen)
             return tree[0] if isinstance(argnums, int) else tree
 
-        return rows(0) if outputs and value is outputs[0] else rebuild(value, map(rows, range(len(outputs))))
+        return rows(0) if value is outputs[0] else rebuild(value, map(rows, range(len(outputs))))
 
     return differentiated
 
@@ -491,7 +503,8 @@ class _Checkpoint:
         self.tape.records = records
         _thread.open_transforms += 1
         try:
-            out = self.f(*self.args, **self.kwargs)
+            f, args, kwargs = _snapshot(self.f, self.args, self.kwargs)  # f may assign to items
+            out = f(*args, **kwargs)
         finally:
             _thread.open_transforms -= 1
             self.tape.records = FINISHED
@@ -503,6 +516,28 @@ class _Checkpoint:
         return ()
 
 
+def _frozen(tree: Any) -> Any:
+    return map_leaves(lambda x: freeze(x) if type(x) is Array else x, tree)
+
+
+def _snapshot(f: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    """A function and its arguments as they are now, whatever is assigned to their variables or items later."""
+    f, args, kwargs = _frozen((f, args, kwargs))
+    if isinstance(f, FunctionType) and f.__closure__:
+        cells = tuple(map(_copy_of_cell, f.__closure__))
+        keywords = f.__kwdefaults__
+        f = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, cells)
+        f.__kwdefaults__ = keywords
+    return f, args, kwargs
+
+
+def _copy_of_cell(cell: CellType) -> CellType:
+    try:
+        return CellType(_frozen(cell.cell_contents))
+    except ValueError:  # the variable has no value yet
+        return cell
+
+
 def _made_since(out: Any, tape: Tape, start: int) -> list[Array]:
     return [x for x in leaves(out) if type(x) is Array and x.tape is tape and x.node >= start]  # type: ignore[operator]
 
@@ -511,7 +546,8 @@ def checkpoint(f: Function) -> Function:
     """`f`, whose intermediate values are not kept for the backward pass but computed again in it.
 
     Memory falls from all values inside `f` to its arguments, for the price of a second forward pass. `f` must
-    give the same values when called again; it may use traced values that are not its arguments.
+    give the same values when called again; it may use traced values that are not its arguments. Variables that it
+    captures are remembered as they are at the call, so a function made in a loop may use the loop's variables.
 
     Raises
     ------
@@ -526,16 +562,18 @@ def checkpoint(f: Function) -> Function:
             return f(*args, **kwargs)
         tape = max(tapes, key=lambda t: t.level)
         start = len(tape.records)
-        boxed = map_leaves(lambda x: freeze(x) if type(x) is Array else x, (args, kwargs))
+        before = _snapshot(f, args, kwargs)
         out = f(*args, **kwargs)
         made = _made_since(out, tape, start)
+        if any(type(x) is Array and x.tape.level > tape.level for x in leaves(out)):
+            return out  # f uses values of a later transform, whose records hold values of this one
         records = tape.records
         records[start:] = [_FORGOTTEN] * (len(records) - start)
         if not made:
             return out
         first = len(records)
         records.extend([None] * (len(made) - 1))
-        records.append(_Checkpoint(tape, f, *boxed, outputs=len(made)))
+        records.append(_Checkpoint(tape, *before, outputs=len(made)))
         nodes = iter(range(first, len(records)))
 
         def renumber(x: Any) -> Any:

@@ -210,6 +210,20 @@ def test_a_pullback_may_be_called_again():
     assert all(type(v) is np.ndarray for v in value)
 
 
+def test_a_cotangent_is_cast_to_the_dtype_of_the_value():
+    x = X.astype(np.float32)
+    for pullback, cotangent in ((bp.vjp(total, x)[1], 1.0), (bp.vjp(lambda x: x * x, x)[1], np.ones(3, int))):
+        assert pullback(cotangent)[0].dtype == np.float32
+    assert bp.jvp(lambda x: x * x, (x,), (X,))[1].dtype == np.float32
+    with pytest.raises(TypeError, match="a cotangent of complex128 for a value of float64"):
+        bp.vjp(lambda x: x * x, X)[1](X * 1j)
+
+
+def test_jacobian_of_no_array_is_an_error():
+    with pytest.raises(TypeError, match="jacobian expects <lambda> to return arrays, got float"):
+        bp.jacobian(lambda x: 3.0)(X)
+
+
 def test_stop_gradient():
     np.testing.assert_array_equal(bp.grad(lambda x: total(x * bp.stop_gradient(x)))(X), X)
     assert bp.stop_gradient(X) is X
@@ -249,6 +263,45 @@ def test_checkpoint_differentiates_closures_and_several_results():
         return total(out["a"]) + out["b"][0] + total(out["b"][1])
 
     np.testing.assert_allclose(bp.grad(f)(X), 4 * X + 12 * X * X + 2)
+
+
+def _same_with_and_without_checkpoint(loss):
+    np.testing.assert_array_equal(bp.grad(loss(bp.checkpoint))(X), bp.grad(loss(lambda f: f))(X))
+
+
+def test_checkpoint_remembers_captured_variables():
+    def of_a_loop(wrap):
+        def f(x):
+            for w in (2.0, 3.0):
+                x = wrap(lambda z: w * z * z)(x)  # noqa: B023
+            return total(x)
+
+        return f
+
+    def with_later_assignment(wrap):
+        def f(w):
+            h = w * 2
+            y = wrap(lambda z: z * h)(w)
+            h[0] = 0.0
+            return total(y) + total(h)
+
+        return f
+
+    def of_a_later_transform(wrap):
+        return lambda w: total(bp.grad(lambda x: total(wrap(lambda w: w * w * x * x)(w)))(X))
+
+    for loss in (of_a_loop, with_later_assignment, of_a_later_transform):
+        _same_with_and_without_checkpoint(loss)
+
+
+def test_a_checkpointed_function_may_assign_to_its_arguments():
+    def squares(x):
+        x[0] = x[0] * x[0]
+        return x * x
+
+    _, pullback = bp.vjp(lambda x: bp.checkpoint(squares)(x * 1.0), X)
+    for _ in range(2):
+        np.testing.assert_array_equal(pullback(np.ones(3))[0], [4 * X[0] ** 3, 2 * X[1], 2 * X[2]])
 
 
 def test_checkpoint_refuses_a_value_that_escapes():
@@ -411,6 +464,39 @@ def test_custom_vjp_says_what_is_missing():
     with pytest.raises(TypeError, match="a traced value that is not its argument"):
         bp.grad(captures)(X)
 
+    def captures_a_later_one(w):
+        def inner(x):
+            g = bp.custom_vjp(lambda w: w)
+            g.defvjp(lambda w: (w * x, None), lambda _, g: (g,))
+            return total(g(w))
+
+        return total(bp.grad(inner)(X))
+
+    with pytest.raises(TypeError, match="a traced value that is not its argument"):
+        bp.grad(captures_a_later_one)(X)
+
+
+def test_custom_vjp_checks_shapes_and_casts():
+    f = bp.custom_vjp(lambda x: x)
+    f.defvjp(lambda x: (x, None), lambda _, g: (np.ones(3),))
+    assert bp.grad(lambda x: total(f(x)))(X.astype(np.float32)).dtype == np.float32
+    with pytest.raises(ValueError, match=r"<lambda> gave a cotangent of shape \(3,\) for an argument of shape \(2,\)"):
+        bp.grad(lambda x: total(f(x)))(X[:2])
+
+
+def test_custom_vjp_of_captured_constants_and_of_integers():
+    def f(x, c):
+        g = bp.custom_vjp(lambda x: None)
+        g.defvjp(lambda x: (x * c, bp.array_namespace(c).argmax(c)), lambda _, g: (g,))
+        h = bp.custom_vjp(lambda x: None)
+        h.defvjp(lambda x: ((c, bp.array_namespace(x).argmax(x)), None), lambda _, g: (2 * g[0],))
+        found, k = h(x)
+        return total(g(x)) + found[k], (found, k)
+
+    (value, aux), gradient = bp.value_and_grad(f, has_aux=True)(X, X)
+    assert not any(isinstance(x, Array) for x in (value, *aux))
+    np.testing.assert_array_equal(gradient, [1, 1, 3])
+
 
 # -- errors
 
@@ -449,6 +535,30 @@ def test_a_value_used_after_its_transform_ended_raises():
         leaked[0] + 1
     with pytest.raises(RuntimeError, match="used after the transform"):
         bp.grad(lambda y: total(y * leaked[0]))(X)
+
+
+def test_a_value_of_a_transform_that_ended_is_no_result():
+    def leak(x):
+        leaked = []
+        bp.grad(lambda y: (leaked.append(total(y * x)), total(y))[1])(x)
+        return leaked[0]
+
+    def leak_into_an_item(x):
+        def inner(y):
+            x[0] = y[0]
+            return total(y)
+
+        bp.grad(inner)(x)
+        return x
+
+    for transform in (
+        bp.value_and_grad(leak),
+        bp.value_and_grad(lambda x: (total(x), leak(x)), has_aux=True),
+        lambda x: bp.vjp(leak, x),
+        lambda x: bp.vjp(leak_into_an_item, x),
+    ):
+        with pytest.raises(RuntimeError, match="used after the transform that made it had ended"):
+            transform(X)
 
 
 def test_libraries_are_not_mixed():
