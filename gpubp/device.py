@@ -155,7 +155,8 @@ def cuda_devices() -> tuple[str, ...]:
 
 def _choose(spec: str | None) -> tuple[Device, str]:
     """Turn a device string into a device and the reason for it, changing nothing."""
-    asked, by = spec or "auto", "asked for"
+    asked, by = "auto" if spec is None else spec, "asked for"
+    _check_name(asked)
     if asked == "auto" and os.environ.get("GPUBP_DEVICE"):
         asked, by = os.environ["GPUBP_DEVICE"], "asked for by GPUBP_DEVICE"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
@@ -173,6 +174,11 @@ def _choose(spec: str | None) -> tuple[Device, str]:
         there = ", ".join(f"cuda:{i} ({name})" for i, name in enumerate(names))
         raise RuntimeError(f"device {asked!r} was {by}, but there is no such GPU; there are: {there}")
     return Device("cupy", f"cuda:{index}"), names[index] + ("" if asked == "auto" else f", {by}")
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a device is named by a string such as 'cpu' or 'cuda:0', got {name!r}")
 
 
 def _cupy() -> Any:
@@ -381,9 +387,16 @@ def resolve(where: Device | str) -> Device:
         return CPU
     if where == "cupy":
         return _choose("cuda")[0]
+    _check_name(where)
     if re.match(r"auto|cpu|cuda", where):
         return _choose(where)[0]
-    return device_of(namespace_by_name(where).zeros(1))
+    try:
+        return device_of(namespace_by_name(where).zeros(1))
+    except ModuleNotFoundError as error:
+        if where in _MODULES:
+            raise
+        devices = "'auto', 'cpu', 'cuda', 'cuda:1', ..."
+        raise ValueError(f"{where!r} is neither a device ({devices}) nor a library ({', '.join(_MODULES)})") from error
 
 
 def _share(x: Any, target: Device) -> PlainArray:

@@ -98,9 +98,13 @@ class Fused(Generic[P, R]):
         ns = tape.ns
         needs = tuple([p is not None for p in parents])
         used = self._chosen.get(ns.library) or self._choose(ns.library)
-        result = used.forward(ns.raw, needs, *values, **static)
-        if result is NotImplemented:
-            used, result = self._decline(ns, needs, values, static)
+        try:
+            result = used.forward(ns.raw, needs, *values, **static)
+            if result is NotImplemented:
+                used, result = self._decline(ns, needs, values, static)
+        except AttributeError as error:
+            self._explain(error, values)
+            raise
         out, residuals = result
         if type(out) is Array:
             raise TypeError(f"{self.name} takes traced arrays by position, not by keyword")
@@ -122,13 +126,17 @@ class Fused(Generic[P, R]):
     def _untraced(self, constants: Any, values: list[Any], static: dict[str, Any]) -> Any:
         array = next((x for x in values if is_array(x)), None)
         if array is None:
-            raise TypeError(f"{self.name} expects arrays, got {', '.join(type(x).__name__ for x in values)}")
+            raise self._no_array(values)
         ns = twin_of(array)
         needs = (False,) * len(values)
         used = self._chosen.get(ns.library) or self._choose(ns.library)
-        result = used.forward(ns.raw, needs, *values, **static)
-        if result is NotImplemented:
-            _, result = self._decline(ns, needs, values, static)
+        try:
+            result = used.forward(ns.raw, needs, *values, **static)
+            if result is NotImplemented:
+                _, result = self._decline(ns, needs, values, static)
+        except AttributeError as error:
+            self._explain(error, values)
+            raise
         if type(result[0]) is Array:
             raise TypeError(f"{self.name} takes traced arrays by position, not by keyword")
         return result[0] if constants is None else map_leaves(ns.constant, result[0])
@@ -137,6 +145,18 @@ class Fused(Generic[P, R]):
         """The hand-written forward pass, where the override will not do."""
         assert self.written is not None
         return self.written, self.written.forward(ns.raw, needs, *values, **static)
+
+    def _explain(self, error: AttributeError, values: list[Any]) -> None:
+        """Raise a better error, if an argument that is no array was taken for one."""
+        if not is_array(error.obj) and any(x is error.obj for x in values):
+            raise self._no_array(values) from None
+
+    def _no_array(self, values: list[Any]) -> TypeError:
+        given = ", ".join(type(x).__name__ for x in values)
+        return TypeError(f"{self.name} expects arrays, got {given or 'none by position'}")
+
+    def __repr__(self) -> str:
+        return f"<fused function {self.name}>"
 
     def _choose(self, library: str) -> Implementation:
         load_kernels(library)

@@ -188,7 +188,19 @@ def _scalar(x: Any, ns: Any = None) -> Any:
 def _nothing_to_differentiate(trees: list[Any]) -> str:
     found = [f"{x.dtype} array of shape {tuple(x.shape)}" for x in leaves(trees)]
     given = ", ".join(found) if found else ", ".join(type(x).__name__ for x in trees)
+    if not found and any(isinstance(x, Node) for x in trees):
+        given += " without arrays (a net has them once it is given a seed, as in seed=0)"
     return f"nothing to differentiate: expected at least one real or complex floating array, got {given}"
+
+
+def _check_call(f: Any, argnums: Any) -> None:
+    if not callable(f):
+        raise TypeError(f"expected a function to differentiate, got {type(f).__name__}")
+    if type(argnums) is not int and not (isinstance(argnums, tuple | list) and all(type(k) is int for k in argnums)):
+        raise TypeError(
+            f"argnums is the position of an argument or a tuple of them, got {type(argnums).__name__}; "
+            "a transform gives a function, which is then called: grad(f)(x)"
+        )
 
 
 def _argnums(argnums: int | Sequence[int], args: Sequence[Any], f: Function) -> tuple[int, ...]:
@@ -230,6 +242,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
     TypeError
         If there is no floating-point array to differentiate, or the value is not a real scalar.
     """
+    _check_call(f, argnums)
 
     @wraps(f, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -366,15 +379,32 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     Returns
     -------
     value, tangent
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the direction has another structure than the arguments, or an array of another shape.
     """
-    primals, tangents = map_scalars(tuple(primals)), map_scalars(tuple(tangents))
-    if len(primals) != len(tangents):
-        raise TypeError(f"jvp was given {len(primals)} primals and {len(tangents)} tangents")
+    primals, tangents = _direction("jvp", primals, tangents)
     value, pullback = vjp(f, *primals)
     zeros = map_leaves(lambda x: _namespace(x).zeros_like(x), value)
     _, pushforward = vjp(pullback, zeros)
     (tangent,) = pushforward(tangents)
     return value, tangent
+
+
+def _direction(name: str, primals: Any, tangents: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Arguments and tangents, which must fit each other."""
+    for what, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple | list):
+            raise TypeError(f"{name} expects a tuple of {what}, one for each argument, got {type(given).__name__}")
+    if len(primals) != len(tangents):
+        raise TypeError(f"{name} was given {len(primals)} primals and {len(tangents)} tangents")
+    primals, tangents = map_scalars(tuple(primals)), map_scalars(tuple(tangents))
+    for x, v in zip(leaves(primals), leaves_against(primals, tangents, "direction"), strict=True):
+        if v is not None and tuple(v.shape) != tuple(x.shape):
+            raise ValueError(f"{name} was given a tangent of shape {tuple(v.shape)} for a primal of {tuple(x.shape)}")
+    return primals, tangents
 
 
 def _namespace(x: Any) -> Any:
@@ -395,6 +425,7 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     TypeError
         For complex values, whose Jacobian is no single complex matrix; use `vjp`.
     """
+    _check_call(f, argnums)
 
     @wraps(f, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -454,15 +485,16 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     tuple
         One tree for each argument.
     """
+    primals, tangents = _direction("hvp", primals, tangents)
     every = tuple(range(len(primals)))
-    direction = leaves(map_scalars(tuple(tangents)))
+    direction = leaves(tangents)
 
     def slope(*args: Any) -> Any:
         gradients = leaves(grad(f, every)(*args))
         products = [_namespace(g).sum(g * v) for g, v in zip(gradients, direction, strict=True)]
         return sum(products[1:], products[0])
 
-    return grad(slope, every)(*map_scalars(tuple(primals)))  # type: ignore[no-any-return]
+    return grad(slope, every)(*primals)  # type: ignore[no-any-return]
 
 
 def stop_gradient(tree: Any) -> Any:

@@ -147,24 +147,24 @@ def leaves_against(tree: Any, other: Any, what: str = "tree", path: str = "") ->
     TypeError
         If `other` is not built like `tree`; the message calls it `what`.
     """
-    children = _children(tree)
-    if children is None:
+    parts = children(tree)
+    if parts is None:
         if not is_array(tree):
             return []
         if other is not None and not is_array(other):
             raise TypeError(f"the {what} has {type(other).__name__} where an array is expected{_at(path)}")
         return [other]
-    others = dict(_children(other) or ()) if other is not None else {}
-    if other is not None and (type(other) is not type(tree) or [k for k, _ in children] != list(others)):
+    others = dict(children(other) or ()) if other is not None else {}
+    if other is not None and (type(other) is not type(tree) or [k for k, _ in parts] != list(others)):
         raise TypeError(f"the {what} is no {type(tree).__name__} of the same structure as the value{_at(path)}")
-    return [x for k, v in children for x in leaves_against(v, others.get(k), what, path + k)]
+    return [x for k, v in parts for x in leaves_against(v, others.get(k), what, path + k)]
 
 
 def _at(path: str) -> str:
     return f" at {path.removeprefix('.')}" if path else ""
 
 
-def _children(tree: Any) -> list[tuple[str, Any]] | None:
+def children(tree: Any) -> list[tuple[str, Any]] | None:
     """The parts of a tree by the way to each, as one would write it; None for what is no container."""
     if isinstance(tree, Node):
         return [(f".{name}", value) for name, value in tree.__dict__.items()]
@@ -181,9 +181,9 @@ def leaves_with_paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _walk(path: str, x: Any) -> Iterator[tuple[str, Any]]:
-    children = _children(x)
-    if children is not None:
-        for step, value in children:
+    parts = children(x)
+    if parts is not None:
+        for step, value in parts:
             yield from _walk(path + step, value)
     elif is_array(x):
         yield path, x
