@@ -1,8 +1,16 @@
-"""gpubp: train neural networks by backpropagation on whatever array library the data lives in."""
+"""gpubp: backpropagation on whatever Array API library the data lives in.
+
+Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
+`custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `losses`, `optim`, `data`, `fit`, `evaluate`,
+`save`, `load`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`, `constant`, `tree`.
+Proof: `testing`.
+"""
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
+from . import tree as tree
+from .device import Device as Device
 from .device import device as device
 from .device import from_dlpack as from_dlpack
 from .device import to_numpy as to_numpy
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
     from . import losses as losses
     from . import nn as nn
     from . import optim as optim
+    from . import testing as testing
+    from . import training as training
     from .training import evaluate as evaluate
     from .training import fit as fit
     from .training import load as load
@@ -49,5 +59,30 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+__all__ = [
+    "Device",
+    "array_namespace",
+    "checkpoint",
+    "constant",
+    "custom_vjp",
+    "device",
+    "from_dlpack",
+    "fused",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "stop_gradient",
+    "to_device",
+    "to_numpy",
+    "tree",
+    "value_and_grad",
+    "vjp",
+    *_MODULES,
+    *_FROM_TRAINING,
+]
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_FROM_TRAINING})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -112,9 +112,12 @@ def _shape(text: str) -> tuple[int, ...]:
 def _train(args: argparse.Namespace) -> int:
     from .training.digits import train_digits
 
-    train_digits(
-        args.out, seed=args.seed, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, device=args.device
-    )
+    try:
+        train_digits(
+            args.out, seed=args.seed, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, device=args.device
+        )
+    except (FloatingPointError, OSError, ValueError) as problem:
+        raise SystemExit(f"gpubp train: {problem}") from None
     return 0
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -29,17 +32,18 @@ class Batches:
         device: Device | str | None,
         dtype: str | None,
     ) -> None:
+        if is_array(data):
+            raise TypeError(f"data must be a tuple of arrays, got one of shape {tuple(data.shape)}; write (x,)")  # type: ignore[attr-defined]
         self._data = tuple(data)
         self._rows = _count_rows(self._data)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_at_least_1("batch_size", batch_size)
         if drop_last and self._rows < batch_size:
             raise ValueError(f"drop_last=True would drop all {self._rows} rows: batch_size is {batch_size}")
         for position, array in enumerate(self._data):
             _check_indices(array, position)
         self._size, self._drop_last = batch_size, drop_last
         self._device = None if device is None else resolve(device)
-        self._dtype = dtype
+        self._dtype = None if dtype is None else _dtype_name(dtype)
         self._order = shuffled(self._rows, seed, epoch) if shuffle else np.arange(self._rows)
 
     def __len__(self) -> int:
@@ -131,6 +135,8 @@ def shuffled(rows: int, seed: int | None, epoch: int) -> np.ndarray:
     Sorting raw Philox words gives the same order under every version of NumPy, which promises to keep a bit
     generator's stream but not what `Generator.permutation` makes of it.
     """
+    if not (isinstance(epoch, Integral) and isinstance(seed, Integral | None)):
+        raise TypeError(f"seed and epoch must be whole numbers, got seed={seed!r}, epoch={epoch!r}")
     if seed is None:
         words = np.random.Philox().random_raw(rows)
     else:
@@ -138,6 +144,21 @@ def shuffled(rows: int, seed: int | None, epoch: int) -> np.ndarray:
             raise ValueError(f"seed and epoch must be from 0 to 2**64 - 1, got seed={seed}, epoch={epoch}")
         words = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(rows)
     return np.argsort(words, kind="stable")
+
+
+def check_at_least_1(name: str, value: Any) -> None:
+    """Refuse what is not a whole number from 1."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _dtype_name(dtype: Any) -> str:
+    name: str = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if not re.fullmatch(r"b?float\d+|complex\d+", name):
+        raise ValueError(f"dtype must be a floating-point dtype such as 'float32', got {dtype!r}")
+    return name
 
 
 def _count_rows(data: tuple[PlainArray, ...]) -> int:

@@ -13,7 +13,7 @@ from ..device import CPU, device_of
 from ..fused import fused
 from ..namespace import array_namespace
 from ..transform import stop_gradient
-from .checks import check_alike, check_real
+from .checks import check_alike, check_one_library, check_real
 
 # -- squared errors: the sum of squares times a scale that the shape determines
 
@@ -120,7 +120,7 @@ def _binary_cross_entropy(logits: Any, targets: Any, /) -> Any:
     TypeError
         If the arrays are of several libraries or floating-point dtypes.
     ValueError
-        If the shapes differ, or there is no element.
+        If the shapes differ, there is no element, or (NumPy only) a label is neither 0 nor 1.
     """
     targets = _check_binary(logits, targets)
     xp = array_namespace(logits, targets)
@@ -211,10 +211,10 @@ def count(shape: Any) -> int:
     return n
 
 
-def check_pair(name: str, y: Any, target: Any) -> None:
+def check_pair(name: str, y: Any, target: Any, names: tuple[str, str] = ("y", "target")) -> None:
     """Refuse arrays that differ in shape, dtype or library, or are complex."""
     if y.dtype is not target.dtype or type(strip(y)) is not type(strip(target)) or not is_inexact(y.dtype):
-        check_alike(name, y=y, target=target)
+        check_alike(name, **dict(zip(names, (y, target), strict=True)))
     check_real(name, y)
     _check_same_shape(name, y, target)
 
@@ -229,14 +229,22 @@ def _check_same_shape(name: str, y: Any, target: Any) -> None:
 
 def _check_binary(logits: Any, targets: Any) -> Any:
     """Give the targets in the dtype of the logits."""
+    name, names = "binary_cross_entropy", ("logits", "targets")
     if not is_inexact(targets.dtype):
+        check_one_library(name, logits=logits, targets=targets)
+        _check_labels(name, strip(targets), 2, logits.shape)
         targets = array_namespace(targets).astype(targets, logits.dtype)
-    check_pair("binary_cross_entropy", logits, targets)
+    check_pair(name, logits, targets, names)
     return targets
 
 
 def _check_classes(logits: Any, targets: Any) -> None:
     name = "softmax_cross_entropy"
+    check_one_library(name, logits=logits, targets=targets)
+    if is_inexact(targets.dtype) and targets.ndim == logits.ndim - 1:
+        raise TypeError(
+            f"{name} expects integer labels, got {targets.dtype} of shape {tuple(targets.shape)}; cast them"
+        )
     check_alike(name, logits=logits, targets=targets if is_inexact(targets.dtype) else None)
     check_real(name, logits)
     if is_inexact(targets.dtype):
@@ -249,13 +257,13 @@ def _check_classes(logits: Any, targets: Any) -> None:
             f"and {tuple(targets.shape)}"
         )
     else:
-        _check_labels(name, strip(targets), logits.shape)
+        _check_labels(name, strip(targets), logits.shape[-1], logits.shape)
 
 
-def _check_labels(name: str, labels: Any, shape: Any) -> None:
+def _check_labels(name: str, labels: Any, classes: int, shape: Any) -> None:
     """Refuse labels out of range where looking at them costs no wait: on the host, as NumPy arrays."""
-    if device_of(labels) == CPU and labels.size and not 0 <= labels.min() <= labels.max() < shape[-1]:
+    if device_of(labels) == CPU and labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
-            f"{name} expects labels from 0 to {shape[-1] - 1} with logits of shape {tuple(shape)}, got labels from "
+            f"{name} expects labels from 0 to {classes - 1} with logits of shape {tuple(shape)}, got labels from "
             f"{labels.min()} to {labels.max()}"
         )

@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 
 from ..array import strip
 from ..functions.activation import BY_OUTPUT, NAMES
-from ..functions.checks import check_alike
+from ..functions.checks import check_alike, check_one_device
 from ..functions.dense import dense
 from .initializers import Initializer, glorot_uniform, zeros
-from .layer import Layer, Parameter
+from .layer import UNBUILT, Layer, Parameter
 
 __all__ = ["Dense"]
 
@@ -80,7 +80,10 @@ class Dense(Layer):
         """Raise an error that names this layer, if the input or the parameters are at fault."""
         if isinstance(self.W, Parameter):
             _unbuilt(self)
+        if x is None:
+            raise TypeError(f"{self!r} expects arrays, got None as input")
         check_alike(repr(self), input=x, W=self.W, b=self.b)
+        check_one_device(repr(self), input=x, W=self.W, b=self.b)
         if (n_in := self.W.shape[0]) not in strip(x).shape[-1:]:
             raise ValueError(f"{self!r} expects an input of shape (..., {n_in}), got {tuple(x.shape)}")
 
@@ -91,10 +94,7 @@ class Dense(Layer):
 
 
 def _unbuilt(layer: Layer) -> NoReturn:
-    raise RuntimeError(
-        f"{layer!r} has no parameters yet: give the net it belongs to (or itself) a seed, as in seed=0, "
-        "or call build(0) on it"
-    )
+    raise RuntimeError(f"{layer!r} has no parameters yet: {UNBUILT}")
 
 
 def _activation_name(activation: Any) -> str:

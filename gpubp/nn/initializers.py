@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 
@@ -41,8 +42,8 @@ def generator(seed: int, path: str) -> np.random.Generator:
     path
         Where the parameter stands in its net, such as ``layers[0].W``.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed!r}")
     digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
     key = np.array([seed, int.from_bytes(digest, "little")], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from numbers import Integral
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from ..device import CPU, Device, move, raw_namespace
-from ..tree import Node, leaves, leaves_with_paths, map_distinct, to_device
+from ..boundary import is_inexact
+from ..device import CPU, Device, library, move, raw_namespace
+from ..tree import Node, children, leaves, leaves_with_paths, map_distinct, to_device
 from .initializers import Initializer, generator
 
 __all__ = ["Layer", "Parameter"]
+
+
+#: What to do about a net without parameters.
+UNBUILT = "give it, or the net it is part of, a seed, as in seed=0, or call its build(0)"
 
 
 class Parameter:
@@ -26,12 +32,21 @@ class Parameter:
     """
 
     def __init__(self, shape: tuple[int, ...], initializer: Initializer) -> None:
-        if not all(type(n) is int and n >= 0 for n in shape):
+        if not all(isinstance(n, Integral) and n >= 0 for n in shape):
             raise ValueError(f"a parameter's shape holds whole numbers from 0, got {shape}")
-        self.shape, self.initializer = tuple(shape), initializer
+        if not callable(initializer):
+            given = type(initializer).__name__
+            raise TypeError(f"an initializer is a function (rng, shape) -> array, such as nn.zeros; got {given}")
+        self.shape, self.initializer = tuple(map(int, shape)), initializer
 
     def __repr__(self) -> str:
         return f"Parameter({self.shape})"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self!r} has no {name}: {UNBUILT}", name=name, obj=self)
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError(f"{self!r} has no values yet: {UNBUILT}")
 
 
 class Layer(Node):
@@ -72,8 +87,13 @@ class Layer(Node):
         -------
         Layer
             This layer.
+
+        Raises
+        ------
+        ValueError
+            If `seed` or `dtype` is none.
         """
-        _draw(self, "", seed, dtype, set())
+        _draw(self, "", seed, _floating(dtype), set())
         return self
 
     def parameters(self) -> dict[str, Any]:
@@ -88,17 +108,46 @@ class Layer(Node):
         """Return this net with its parameters on another device or in another library; shared ones stay shared."""
         return to_device(self, device)
 
-    def astype(self, dtype: str) -> Self:
+    def astype(self, dtype: Any) -> Self:
         """Return this net with its parameters cast to another floating-point dtype; shared ones stay shared."""
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
 
         def cast(x: Any) -> Any:
             xp = raw_namespace(x)
-            return xp.astype(x, getattr(xp, dtype))
+            target = getattr(xp, name, None)
+            if target is None or not xp.isdtype(target, ("real floating", "complex floating")):
+                raise ValueError(f"expected a floating-point dtype of {library(x)} such as 'float32', got {dtype!r}")
+            return xp.astype(x, target) if is_inexact(x.dtype) else x
 
         return map_distinct(cast, self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.count_parameters()} parameters)"
+
+
+def _floating(dtype: Any) -> str:
+    """Give the name of a floating-point dtype, which may be NumPy's own object."""
+    try:
+        known = np.dtype(dtype)
+    except TypeError:
+        known = None
+    if known is None or known.kind not in "fc":
+        raise ValueError(f"expected a floating-point dtype such as 'float32', got {dtype!r}")
+    return str(known.name)
+
+
+def check_built(tree: Any) -> None:
+    """Refuse a net whose parameters have not been drawn.
+
+    Raises
+    ------
+    RuntimeError
+        If there is one.
+    """
+    if isinstance(tree, Parameter):
+        raise RuntimeError(f"the net has no parameters yet: {UNBUILT}")
+    for _, part in children(tree) or ():
+        check_built(part)
 
 
 def _draw(x: Any, path: str, seed: int, dtype: str, seen: set[int]) -> Any:

@@ -67,6 +67,12 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer | Callable[[Any], Any], seed: int | None = None, dtype: str = "float32") -> None:
         for k, layer in enumerate(layers):
+            if isinstance(layer, list | tuple):
+                raise TypeError(
+                    f"layers[{k}] is a {type(layer).__name__}: pass the layers themselves, Sequential(*layers)"
+                )
+            if isinstance(layer, type):
+                raise TypeError(f"layers[{k}] is a class: pass a layer made of it, {layer.__name__}(...)")
             if not callable(layer):
                 raise TypeError(f"layers[{k}] is neither a layer nor a function: {layer!r:.80}")
         self.layers = layers

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..device import is_array, raw_namespace
 from ..tree import leaves
-from .layer import Layer
+from .layer import Layer, check_built
 from .sequential import Sequential
 
 __all__ = ["summary"]
@@ -27,6 +27,7 @@ def summary(net: Layer, x: Any) -> str:
     str
         A table with a row for each layer of a `Sequential`, nested ones written out; one row for another layer.
     """
+    check_built(net)
     if not is_array(x):
         parameters = leaves(net)
         if not parameters:

@@ -11,7 +11,7 @@ from ..device import device_of, library, raw_namespace
 from ..functions.update import Update
 from ..fused import load_kernels
 from ..namespace import twin_of
-from ..nn.layer import Layer, Parameter
+from ..nn.layer import check_built
 from ..tree import leaves_with_paths
 from .layout import Layout
 
@@ -34,6 +34,11 @@ class Optimizer(ABC):
     lr
         Learning rate; may be changed between steps.
 
+    Attributes
+    ----------
+    tree
+        The net or tree that it changes.
+
     Raises
     ------
     TypeError
@@ -46,10 +51,10 @@ class Optimizer(ABC):
     slots = 0  #: arrays of state for each parameter
 
     def __init__(self, tree: Any, lr: float) -> None:
-        _check_built(tree)
+        check_built(tree)
         self.lr = lr
         self.steps = 0
-        self._tree, self._layout = tree, Layout(tree)
+        self.tree, self._layout = tree, Layout(tree)
         arrays = self._layout.read(tree)
         if not arrays:
             raise TypeError(f"{type(self).__name__} found no floating-point array in {type(tree).__name__}")
@@ -88,7 +93,7 @@ class Optimizer(ABC):
             If it has another structure, or an array of another shape.
         """
         try:
-            arrays = self._layout.read(self._tree)
+            arrays = self._layout.read(self.tree)
             if any(map(is_not, arrays, self._known)):
                 self._adopt(arrays)
             gradients = self._layout.read(grads)
@@ -108,7 +113,7 @@ class Optimizer(ABC):
         """Put the store's arrays in their places."""
         own = dict(zip(self._own, self._store.arrays, strict=True))
         self._known = [own[k] for k in self._first]
-        self._layout.write(self._tree, self._known)
+        self._layout.write(self.tree, self._known)
 
     def _adopt(self, arrays: Sequence[Any]) -> None:
         """Take over the values of arrays that were replaced from outside."""
@@ -223,12 +228,3 @@ class _Buffer:
             g = self.gradient[: part.stop - start]
             g[...] = gradient[part]
             self.update(self.flat[part], g, tuple(s[part] for s in self.state), self.temporary[: len(g)], **settings)
-
-
-def _check_built(x: Any) -> None:
-    if isinstance(x, Parameter):
-        raise RuntimeError("the net has no parameters yet: give it a seed, as in seed=0, or call build(0) on it")
-    if isinstance(x, Layer):
-        x = vars(x)
-    for child in x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ():
-        _check_built(child)

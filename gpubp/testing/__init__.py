@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import backends as backends
+    from . import standin as standin
     from . import strategies as strategies
     from .catalogue import CATALOGUE as CATALOGUE
     from .catalogue import Record as Record
@@ -20,12 +22,13 @@ _HOMES = {
     "Sample": "catalogue",
     "record": "catalogue",
 }
-__all__ = [*_HOMES, "strategies"]
+_MODULES = ("backends", "standin", "strategies")
+__all__ = [*_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:  # on first use: the catalogue is large, and strategies need Hypothesis
-    if name == "strategies":
-        return import_module(".strategies", __name__)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)

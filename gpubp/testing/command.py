@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from ..boundary import is_inexact
 from ..device import to_numpy
 from ..tree import Node, map_leaves
-from .backends import why_missing
+from .backends import BACKENDS, why_missing
 from .gradients import check_grads
 from .parity import assert_parity
 
@@ -49,6 +50,7 @@ def check(
     int
         0 if all is well, 1 if a check failed.
     """
+    chosen = _chosen(backends)
     found = runpy.run_path(str(file), run_name=file.stem)
     if name not in found:
         raise SystemExit(f"{file} has no {name}; it has {', '.join(k for k in found if not k.startswith('_'))}")
@@ -61,7 +63,6 @@ def check(
     else:
         inputs, f = args, target
 
-    chosen = _chosen(backends)
     steps = 3 if isinstance(target, Node) else 0
     compared = _in_float64(target) if steps else target
 
@@ -75,7 +76,7 @@ def check(
         with_steps = f" and {steps} training steps" if steps else ""
         return f"values, gradients{with_steps} on {', '.join(chosen)}: at most {worst:.3g} ulp apart"
 
-    passed = [_passes("derivatives", derivatives), _passes("parity", parity)]
+    passed = [_passes("derivatives", derivatives, file), _passes("parity", parity, file)]
     return 0 if all(passed) else 1
 
 
@@ -109,6 +110,13 @@ def _in_float64(tree: Any) -> Any:
 
 def _chosen(backends: Sequence[str] | None) -> list[str]:
     if backends is not None:
+        for name in backends:
+            if name not in BACKENDS:
+                raise SystemExit(f"no backend is called {name!r}; there are {', '.join(BACKENDS)}")
+            if reason := why_missing(name):
+                raise SystemExit(f"backend {name} cannot be used here: {reason}")
+        if len(backends) < 2:
+            raise SystemExit(f"parity is between two backends or more, got {', '.join(backends)}")
         return list(backends)
     missing = {name: why_missing(name) for name in _DEFAULT}
     for name, reason in missing.items():
@@ -117,10 +125,18 @@ def _chosen(backends: Sequence[str] | None) -> list[str]:
     return [name for name, reason in missing.items() if reason is None]
 
 
-def _passes(what: str, run: Callable[[], str]) -> bool:
+def _passes(what: str, run: Callable[[], str], file: Path) -> bool:
     try:
         print(f"ok      {run()}")
-    except (AssertionError, TypeError, ValueError, NotImplementedError) as problem:
+    except AssertionError as problem:
         print(f"FAILED  {what}\n{problem}")
+        return False
+    except Exception as problem:  # of the user's code: say where, without the library's own frames
+        print(f"FAILED  {what}\n{type(problem).__name__}: {problem}")
+        for note in getattr(problem, "__notes__", ()):
+            print(note)
+        lines = [f.lineno for f in traceback.extract_tb(problem.__traceback__) if f.filename == str(file)]
+        if lines:
+            print(f"at {file}:{lines[-1]}")
         return False
     return True

@@ -25,7 +25,7 @@ _ROUGH = 1e-3  # how far two slopes at one point may differ, relative to the gra
 
 def check_grads(
     f: Function,
-    args: Sequence[Any],
+    args: Any,
     *,
     order: int = 2,
     argnums: int | Sequence[int] | None = None,
@@ -46,7 +46,8 @@ def check_grads(
     f
         Function of pytrees of arrays, nets among them, with a pytree of arrays as its result.
     args
-        Its positional arguments: float64 or complex128 arrays of any library; integer arrays are constants.
+        A tuple of its positional arguments, or the only one: float64 or complex128 arrays of any library, trees of
+        them, nets; integer arrays are constants.
     order
         The highest derivative to check.
     argnums
@@ -83,6 +84,8 @@ def check_grads(
     """
     if (rtol is None) != (atol is None):
         raise TypeError(f"give both tolerances or neither, got rtol={rtol}, atol={atol}")
+    if is_array(args) or isinstance(args, Node | dict | float | complex):
+        args = (args,)
     args = map_scalars(tuple(args))
     numbers = range(len(args)) if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
     chosen = tuple(args[k] for k in numbers)

@@ -124,6 +124,8 @@ def assert_parity(
     else:
         tree, function, names = inputs, f, [f"args[{k}]" for k in range(len(args))]
 
+    if isinstance(backends, str) or len(backends) < 2:
+        raise ValueError(f"backends must name two backends or more, such as ('numpy', 'standin'), got {backends!r}")
     found = [load(b) if isinstance(b, str) else b for b in backends]
     runs = [_run(function, tree, names, backend, steps, lr, seed) for backend in found]
     differences = [

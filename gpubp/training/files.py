@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..device import device_of, move, to_numpy
+from ..nn.layer import check_built
 from ..optim.layout import Layout
 from ..tree import leaves_with_paths
 
@@ -32,12 +34,16 @@ def save(net: Any, file: str | os.PathLike[str]) -> None:
     ------
     ValueError
         If there is no array.
+    OSError
+        If the file cannot be written: no such folder, no permission, no space.
     """
+    _check_name(file)
+    check_built(net)
     from safetensors.numpy import save as to_bytes
 
     arrays = {path: to_numpy(x).copy(order="C") for path, x in _distinct(net).items()}
     if not arrays:
-        raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays (has it been built?)")
+        raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays")
     write_atomically(file, to_bytes(arrays, metadata={"format": "gpubp"}))
 
 
@@ -61,6 +67,8 @@ def load(file: str | os.PathLike[str], net: T) -> T:
     ValueError
         If paths, shapes or dtypes differ; the message names all that do. Or if this is no safetensors file.
     """
+    _check_name(file)
+    check_built(net)
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
@@ -70,7 +78,7 @@ def load(file: str | os.PathLike[str], net: T) -> T:
         raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
     wanted = _distinct(net)
     faults = [f"{path} is missing" for path in wanted if path not in found]
-    faults += [f"{path} is in the file and not in the net" for path in found if path not in wanted]
+    faults += [f"{path} is in the file and not in the net" for path in sorted(found) if path not in wanted]
     for path, x in wanted.items():
         if path in found:
             there, here = found[path], to_numpy(x)
@@ -82,6 +90,13 @@ def load(file: str | os.PathLike[str], net: T) -> T:
     layout = Layout(net, every=True)
     layout.write(net, [moved[id(x)] for x in layout.read(net)])
     return net
+
+
+def _check_name(file: Any) -> None:
+    if not isinstance(file, str | os.PathLike):
+        raise TypeError(
+            f"expected the name of a file, got {type(file).__name__}; it is save(net, file) and load(file, net)"
+        )
 
 
 def _distinct(tree: Any) -> dict[str, Any]:
@@ -102,8 +117,11 @@ def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename:  # which is the temporary file, unknown to the user
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     if os.name == "posix":  # the move itself must reach the disk too
         folder = os.open(path.parent, os.O_RDONLY)

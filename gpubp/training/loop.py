@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..boundary import is_inexact
 from ..data import batches
-from ..device import Device, device_of, raw_namespace, to_numpy
+from ..data.batches import check_at_least_1
+from ..device import Device, device_of, is_array, raw_namespace, to_numpy
+from ..nn.layer import check_built
 from ..optim import Optimizer
 from ..transform import value_and_grad
 from ..tree import leaves
@@ -61,9 +66,9 @@ def fit(
     loss
         ``loss(net, x, y)`` gives a scalar, a mean over the batch.
     opt
-        The net's optimizer.
+        The optimizer made for this net.
     train
-        Arrays with one example a row, such as ``(inputs, targets)``.
+        Two arrays with one example a row, ``(inputs, targets)``.
     epochs
         Passes over the data.
     batch_size
@@ -76,7 +81,7 @@ def fit(
     device
         Where to compute, which must be where the net is; by default there.
     metrics
-        Names from `METRICS`.
+        Names from `METRICS`; `accuracy` is of use in classification only, so give ``()`` in regression.
     progress
         Whether to show a progress bar.
 
@@ -88,18 +93,22 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If a label is not below the number of the net's outputs, or `epochs` is below 1.
+    TypeError, ValueError
+        Before the first step: if an argument is none of what is said above, if the data hold NaN or infinity, or a
+        label that is not below the number of the net's outputs.
+    FloatingPointError
+        If the loss of an epoch is not finite.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
-    parameter = leaves(net)[0]
-    options: dict[str, Any] = {
-        "device": device_of(parameter) if device is None else device,
-        "dtype": str(parameter.dtype).rpartition(".")[2],
-    }
-    for data in (train, validation):
+    check_at_least_1("epochs", epochs)
+    check_at_least_1("batch_size", batch_size)
+    _check_call(loss)
+    _check_metrics(metrics)
+    check_built(net)
+    _check_optimizer(opt, net)
+    options = _as_the_net(net, device, None)
+    for name, data in (("train", train), ("validation", validation)):
         if data is not None:
+            _check_data(name, data)
             _check_labels(net, data, options)
 
     step = value_and_grad(loss)
@@ -114,6 +123,8 @@ def fit(
                 mean.add(value, x.shape[0])
                 bar.step()
             row = {"epoch": epoch + 1, "loss": mean.read()}
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(_not_finite(row, history))
             if validation is None:
                 found = evaluate(net, loss, train, metrics=metrics, **options)
                 row |= {name: found[name] for name in metrics}
@@ -142,28 +153,112 @@ def evaluate(
     net, loss, metrics, device
         As in `fit`.
     data
-        Arrays with one example a row.
+        Two arrays with one example a row, ``(inputs, targets)``.
     batch_size
         Examples computed at once.
     dtype
-        Floating-point dtype to which the data are cast.
+        Floating-point dtype to which the data are cast; by default the net's.
 
     Returns
     -------
     dict
         ``loss`` and the metrics by name, as means over the examples.
     """
+    _check_metrics(metrics)
+    _check_pair("data", data)
     means = {name: _Mean() for name in ("loss", *metrics)}
-    for x, y in batches(data, batch_size, device=device, dtype=dtype):
+    for x, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
         means["loss"].add(loss(net, x, y), x.shape[0])
         output = net(x)
         for name in metrics:
-            means[name].add(METRICS[name](output, y), x.shape[0])
+            means[name].add(_measured(name, output, y), x.shape[0])
     return {name: mean.read() for name, mean in means.items()}
 
 
+def _as_the_net(net: Any, device: Device | str | None, dtype: str | None) -> dict[str, Any]:
+    """Where and in which precision batches are wanted: as the net's parameters are, unless told."""
+    parameters = [x for x in leaves(net) if is_inexact(x.dtype)]
+    if parameters:
+        device = device_of(parameters[0]) if device is None else device
+        dtype = str(parameters[0].dtype).rpartition(".")[2] if dtype is None else dtype
+    return {"device": device, "dtype": dtype}
+
+
+def _measured(name: str, output: Any, target: Any) -> Any:
+    try:
+        return METRICS[name](output, target)
+    except Exception as error:
+        shapes = f"an output of shape {tuple(output.shape)} and a target of shape {tuple(target.shape)}"
+        error.add_note(f"in the metric {name!r} of {shapes}; metrics=() leaves it out")
+        raise
+
+
+def _not_finite(row: dict[str, float], history: list[dict[str, float]]) -> str:
+    before = f"; in the epoch before it was {history[-1]['loss']:.4g}" if history else ""
+    return (
+        f"the loss of epoch {row['epoch']:.0f} is {row['loss']}{before}: try a lower learning rate, and look for "
+        "overflow, logarithms of 0 and divisions by 0 in the loss and the net"
+    )
+
+
+# -- checks, on the host and once, before the first step
+
+
+def _check_call(loss: Loss) -> None:
+    try:
+        signature = inspect.signature(loss)
+    except (TypeError, ValueError):  # no function, or one that does not say
+        signature = None
+    if not callable(loss):
+        raise TypeError(f"loss must be a function (net, x, y) -> scalar, got {type(loss).__name__}")
+    try:
+        if signature is not None:
+            signature.bind(None, None, None)
+    except TypeError:
+        assert signature is not None
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise TypeError(
+            f"loss is called as loss(net, x, y), but {name} takes ({', '.join(signature.parameters)}); "
+            "write, for example, lambda net, x, y: losses.mse(net(x), y)"
+        ) from None
+
+
+def _check_optimizer(opt: Any, net: Any) -> None:
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}")
+    if opt.tree is not net:
+        raise ValueError(
+            "the optimizer was made for another net: make it for the one that is trained, after net.to(...) or "
+            "net.astype(...), which return new nets"
+        )
+
+
+def _check_metrics(metrics: Sequence[str]) -> None:
+    if isinstance(metrics, str) or any(name not in METRICS for name in metrics):
+        raise ValueError(f"metrics must be a tuple of names among {', '.join(METRICS)}, got {metrics!r}")
+
+
+def _check_pair(name: str, data: Data) -> None:
+    if is_array(data) or len(data) != 2:
+        given = "one array" if is_array(data) else f"{type(data).__name__} of length {len(data)}"
+        raise TypeError(f"{name} must be a pair of arrays (inputs, targets), got {given}")
+
+
+def _check_data(name: str, data: Data) -> None:
+    """Refuse NaN and infinity."""
+    _check_pair(name, data)
+    for what, x in zip(("inputs", "targets"), data, strict=True):
+        if not is_array(x) or not is_inexact(x.dtype):
+            continue
+        xp = raw_namespace(x)
+        if not bool(xp.all(xp.isfinite(x))):
+            host = to_numpy(x)
+            at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
+            raise ValueError(f"the {what} of {name} hold {host[at]} at {at}")
+
+
 def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
-    """Check, on the host and once, what a step on a device cannot: that labels are below the number of outputs."""
+    """Refuse labels that are not below the number of outputs."""
     x, y = next(iter(batches(data, 1, **options)))
     output = net(x)
     if is_inexact(y.dtype) or output.ndim != y.ndim + 1:

@@ -104,8 +104,33 @@ def test_files_that_are_none(tmp_path):
         bp.load(tmp_path / "torn", net_of())
     with pytest.raises(FileNotFoundError):
         bp.load(tmp_path / "nothing", net_of())
-    with pytest.raises(ValueError, match="nothing to save: Dense holds no arrays"):
+    with pytest.raises(RuntimeError, match="no parameters yet.*seed=0"):
         bp.save(nn.Dense(2, 3), tmp_path / "net")
+    with pytest.raises(RuntimeError, match="no parameters yet.*seed=0"):
+        bp.load(tmp_path / "net", nn.Dense(2, 3))
+    with pytest.raises(ValueError, match="nothing to save: dict holds no arrays"):
+        bp.save({"a": 1}, tmp_path / "net")
+    with pytest.raises(TypeError, match=r"name of a file, got Sequential; it is save\(net, file\)"):
+        bp.load(net_of(), tmp_path / "net")
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    for file, error in (("no/net", FileNotFoundError), (".", IsADirectoryError)):
+        with pytest.raises(error) as caught:
+            bp.save(net_of(), tmp_path / file)
+        assert caught.value.filename == str(tmp_path / file)
+        assert ".part" not in str(caught.value)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file/net'$"):
+        bp.save(net_of(), tmp_path / "file" / "net")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whoever runs this may write everywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(PermissionError) as caught:
+        bp.save(net_of(), tmp_path / "net")
+    assert caught.value.filename == str(tmp_path / "net")
 
 
 def test_a_failed_write_leaves_the_previous_file(tmp_path, monkeypatch):
