@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .boundary import is_inexact
+from .boundary import is_complex, is_inexact
 
 _PACKAGE = str(Path(__file__).parent)
 _levels = count(1)
@@ -53,8 +53,8 @@ class Array:
     namespace of the Array API standard through ``__array_namespace__``. Nothing turns it into a plain array
     silently: `gpubp.stop_gradient` does so on purpose.
 
-    Item assignment ``x[i] = v`` puts a new traced value in the place of ``x``; views of ``x`` taken earlier keep
-    what they were.
+    Item assignment ``x[i] = v`` puts a new traced value in the place of ``x``, and so does ``x += v`` where the
+    library's arrays have it; views of ``x`` taken earlier keep what they were.
     """
 
     __slots__ = ("data", "node", "tape")
@@ -325,6 +325,31 @@ class Array:
         from .numpy_code import method
 
         return method(self, name)
+
+
+def _in_place(name: str) -> Any:
+    out_of_place, in_place = getattr(Array, f"__{name}__"), f"__i{name}__"
+
+    def method(self: Array, other: Any) -> Any:
+        new = out_of_place(self, other)
+        if not hasattr(strip(self), in_place):  # JAX's arrays and NumPy's scalars never change
+            return new
+        if new.shape != self.shape:
+            raise ValueError(f"{in_place} would change the shape of an array in place: {self.shape} to {new.shape}")
+        if new.dtype != self.dtype:
+            if is_inexact(new.dtype) > is_inexact(self.dtype) or is_complex(new) > is_complex(self):
+                raise TypeError(f"{in_place} would change the dtype of an array in place: {self.dtype} to {new.dtype}")
+            new = self.tape.ns.astype(new, self.dtype)
+        self.data, self.tape, self.node = new.data, new.tape, new.node
+        return self
+
+    method.__name__ = method.__qualname__ = in_place
+    return method
+
+
+_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+for _name in _OPERATORS.split():
+    setattr(Array, f"__i{_name}__", _in_place(_name))
 
 
 def box(data: Any, tape: Tape, node: int | None) -> Array:

@@ -12,6 +12,7 @@ import pytest
 import gpubp as bp
 import gpubp.numpy as twin
 from gpubp.array import Array
+from gpubp.device import namespace_by_name
 
 X = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 
@@ -141,6 +142,44 @@ def test_item_assignment_of_a_broadcast_scalar_and_in_place_arithmetic():
     dx, dv = bp.grad(f, (0, 1))(X, 3.0)
     np.testing.assert_array_equal(dx, [[2, 0, 2], [4, 0, 4]])
     assert dv == 6
+
+
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax"])
+def test_in_place_operators_change_what_they_change_in_plain_arrays(library):
+    if library != "numpy":
+        pytest.importorskip(library)
+    xp = namespace_by_name(library)
+
+    def f(x):
+        y = x * 1.0
+        z = y
+        z += 1
+        z *= z
+        whole = bp.array_namespace(y).sum(y * z)
+        same = whole
+        same -= 1.0
+        return whole + same
+
+    x = X[0]
+    value, gradient = bp.value_and_grad(f)(xp.asarray(x))
+    assert float(value) == float(f(xp.asarray(x)))
+    expected = 2 * (x + 1) ** 2 + 4 * x * (x + 1) if library == "jax" else 8 * (x + 1) ** 3
+    np.testing.assert_allclose(np.asarray(gradient), expected)
+
+
+def test_in_place_operators_keep_shape_and_dtype():
+    def f(x):
+        x += np.ones(3)
+        assert x.dtype == np.float32
+        return total(x * x)
+
+    gradient = bp.grad(f)(X[0].astype(np.float32))
+    assert gradient.dtype == np.float32
+    np.testing.assert_allclose(gradient, 2 * (X[0] + 1), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"__iadd__ would change the shape .*\(3,\) to \(2, 3\)"):
+        bp.grad(lambda x: total(operator.iadd(x, X)))(X[0])
+    with pytest.raises(TypeError, match="__imul__ would change the dtype .*float64 to complex128"):
+        bp.grad(lambda x: total(operator.imul(x, 1j)))(X[0])
 
 
 def test_a_traced_value_assigned_into_a_constant_becomes_traced():
