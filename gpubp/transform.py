@@ -374,7 +374,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     f
         Function of pytrees of arrays.
     primals, tangents
-        Its arguments and the direction, two sequences of the same structure.
+        Its arguments and the direction, two sequences of the same structure. None in the direction is no change;
+        of an array that stands in several places of a layer tree the first tangent counts.
 
     Returns
     -------
@@ -386,7 +387,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
         If the direction has another structure than the arguments, or an array of another shape.
     """
     primals, tangents = _direction("jvp", primals, tangents)
-    value, pullback = vjp(f, *primals)
+    value, pullback, tangents = _vjp_and_direction(f, primals, tangents)
     zeros = map_leaves(lambda x: _namespace(x).zeros_like(x), value)
     _, pushforward = vjp(pullback, zeros)
     (tangent,) = pushforward(tangents)
@@ -405,6 +406,21 @@ def _direction(name: str, primals: Any, tangents: Any) -> tuple[tuple[Any, ...],
         if v is not None and tuple(v.shape) != tuple(x.shape):
             raise ValueError(f"{name} was given a tangent of shape {tuple(v.shape)} for a primal of {tuple(x.shape)}")
     return primals, tangents
+
+
+def _vjp_and_direction(f: Function, primals: Any, tangents: Any) -> tuple[Any, Function, Any]:
+    """`vjp`, and the tangents with None where an array stands again in a layer tree: it is one input."""
+    inputs: list[Any] = []
+
+    def watched(*args: Any) -> Any:
+        inputs.extend(leaves(args))
+        return f(*args)
+
+    value, pullback = vjp(watched, *primals)
+    first: dict[int, int] = {}
+    flat = enumerate(leaves_against(primals, tangents, "direction"))
+    distinct = [v if first.setdefault(id(inputs[k]), k) == k else None for k, v in flat]
+    return value, pullback, rebuild(primals, distinct)
 
 
 def _namespace(x: Any) -> Any:
@@ -478,7 +494,8 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     f
         Function of pytrees of arrays that returns a real scalar.
     primals, tangents
-        Its arguments and the direction, two sequences of the same structure.
+        Its arguments and the direction, two sequences of the same structure. None in the direction is no change;
+        of an array that stands in several places of a layer tree the first tangent counts.
 
     Returns
     -------
@@ -486,15 +503,8 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
         One tree for each argument.
     """
     primals, tangents = _direction("hvp", primals, tangents)
-    every = tuple(range(len(primals)))
-    direction = leaves(tangents)
-
-    def slope(*args: Any) -> Any:
-        gradients = leaves(grad(f, every)(*args))
-        products = [_namespace(g).sum(g * v) for g, v in zip(gradients, direction, strict=True)]
-        return sum(products[1:], products[0])
-
-    return grad(slope, every)(*primals)  # type: ignore[no-any-return]
+    _, pullback, tangents = _vjp_and_direction(grad(f, tuple(range(len(primals)))), primals, tangents)
+    return pullback(tangents)  # type: ignore[no-any-return]  # a Hessian is its own transpose
 
 
 def stop_gradient(tree: Any) -> Any:

@@ -101,6 +101,34 @@ def test_an_array_tied_within_a_layer_has_one_summed_gradient():
     assert net.w is X
 
 
+def test_an_array_tied_within_a_layer_has_one_direction():
+    def cube(net):
+        return total(net.w * net.w * net.tied)
+
+    v = np.array([0.5, -1.0, 2.0])
+    net, along = Layer(X, X), Layer(v, v)
+    assert bp.jvp(cube, (net,), (along,))[1] == total(3 * X * X * v)
+    found = bp.hvp(cube, (net,), (along,))[0]
+    np.testing.assert_allclose(found.w, 6 * X * v)
+    np.testing.assert_allclose(found.tied, 6 * X * v)
+    separate = bp.jvp(lambda pair: total(pair[0] * pair[1]), ([X, X],), ([v, 2 * v],))[1]
+    assert separate == total(3 * X * v)
+
+
+def test_a_direction_may_leave_arguments_out():
+    v = np.array([0.5, -1.0, 2.0])
+    k = np.arange(3)
+
+    def f(x, y, k):
+        return total(x * x * y * k)
+
+    assert bp.jvp(f, (X, X, k), (None, v, None))[1] == total(X * X * v * k)
+    dx, dy, dk = bp.hvp(f, (X, X, k), (v, None, k))
+    np.testing.assert_allclose(dx, 2 * X * v * k)
+    np.testing.assert_allclose(dy, 2 * X * v * k)
+    assert dk is None
+
+
 def test_an_array_tied_across_the_nets_of_one_argument_is_one_input():
     pair = (Layer(X), Layer(X))
     gradient = bp.grad(lambda pair: total(pair[0].w * pair[0].w * pair[1].w))(pair)
