@@ -241,6 +241,11 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
     ------
     TypeError
         If there is no floating-point array to differentiate, or the value is not a real scalar.
+
+    Examples
+    --------
+    >>> bp.value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
+    (np.float64(5.0), array([2., 4.]))
     """
     _check_call(f, argnums)
 
@@ -269,6 +274,11 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     -------
     function
         The gradient, or ``(gradient, aux)``.
+
+    Examples
+    --------
+    >>> bp.grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
+    array([2., 4.])
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -297,6 +307,12 @@ def vjp(f: Function, *args: Any, has_aux: bool = False) -> Any:
     value, pullback[, aux]
         ``pullback(cotangent)`` takes a tree like the value and gives a tuple of trees, one for each argument.
         It may be called any number of times.
+
+    Examples
+    --------
+    >>> value, pullback = bp.vjp(np.square, np.array([1.0, 2.0]))
+    >>> pullback(np.array([1.0, 0.0]))
+    (array([2., 0.]),)
     """
     return vjp_of(f, args, {}, range(len(args)), has_aux)
 
@@ -385,6 +401,11 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     ------
     TypeError, ValueError
         If the direction has another structure than the arguments, or an array of another shape.
+
+    Examples
+    --------
+    >>> bp.jvp(np.square, (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
+    (array([1., 4.]), array([2., 0.]))
     """
     primals, tangents = _direction("jvp", primals, tangents)
     value, pullback, tangents = _vjp_and_direction(f, primals, tangents)
@@ -440,6 +461,12 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     ------
     TypeError
         For complex values, whose Jacobian is no single complex matrix; use `vjp`.
+
+    Examples
+    --------
+    >>> bp.jacobian(np.square)(np.array([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
     """
     _check_call(f, argnums)
 
@@ -482,7 +509,14 @@ def jacobian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
 
 
 def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
-    """A function that computes the matrix of second derivatives of a scalar `f`; see `jacobian`."""
+    """A function that computes the matrix of second derivatives of a scalar `f`; see `jacobian`.
+
+    Examples
+    --------
+    >>> bp.hessian(lambda x: x[0] * x[1] ** 2)(np.array([1.0, 2.0]))
+    array([[0., 4.],
+           [4., 2.]])
+    """
     return jacobian(grad(f, argnums), argnums)
 
 
@@ -501,6 +535,11 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     -------
     tuple
         One tree for each argument.
+
+    Examples
+    --------
+    >>> bp.hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
+    (array([6., 0.]),)
     """
     primals, tangents = _direction("hvp", primals, tangents)
     _, pullback, tangents = _vjp_and_direction(grad(f, tuple(range(len(primals)))), primals, tangents)
@@ -508,7 +547,13 @@ def hvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
 
 def stop_gradient(tree: Any) -> Any:
-    """The same values as constants of every enclosing transform."""
+    """The same values as constants of every enclosing transform.
+
+    Examples
+    --------
+    >>> bp.grad(lambda x: np.sum(x * bp.stop_gradient(x)))(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
     return map_leaves(lambda x: box(strip(x), x.tape.ns.root, None) if type(x) is Array else x, tree)
 
 

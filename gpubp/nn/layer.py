@@ -58,7 +58,7 @@ class Layer(Node):
 
     Examples
     --------
-    >>> class Scale(Layer):
+    >>> class Scale(nn.Layer):
     ...     def __init__(self, n, seed=None):
     ...         self.s = Parameter((n,), nn.constant(1.0))
     ...         if seed is not None:
@@ -66,6 +66,9 @@ class Layer(Node):
     ...
     ...     def __call__(self, x):
     ...         return x * self.s
+    >>> Scale(3, seed=0)(np.ones((2, 3), dtype="float32"))
+    array([[1., 1., 1.],
+           [1., 1., 1.]], dtype=float32)
     """
 
     def __call__(self, x: Any, /) -> Any:

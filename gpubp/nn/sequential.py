@@ -62,7 +62,9 @@ class Sequential(Layer):
 
     Examples
     --------
-    >>> net = Sequential(Dense(64, 32), relu, Dense(32, 10), seed=0)
+    >>> net = nn.Sequential(nn.Dense(64, 32), nn.relu, nn.Dense(32, 10), seed=0)
+    >>> net
+    Sequential(Dense(64, 32), relu, Dense(32, 10))
     """
 
     def __init__(self, *layers: Layer | Callable[[Any], Any], seed: int | None = None, dtype: str = "float32") -> None:
