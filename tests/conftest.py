@@ -1,8 +1,20 @@
+import pytest
 from hypothesis import settings
 
 # The same examples every run: a failure is a change of the code, not of the dice.
 settings.register_profile("gpubp", deadline=None, derandomize=True)
 settings.load_profile("gpubp")
+
+#: What runs on JAX: the derivatives of these functions, and the tests in these folders. JAX compiles every operation
+#: for every shape, so that the whole suite would take it ten minutes.
+JAX_FUNCTIONS = frozenset(
+    str.split("add concat dense exp fft.fft linalg.inv max relu reshape softmax_cross_entropy sum take where")
+)
+JAX_FOLDERS = ("nn", "optim", "training")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--whole-jax", action="store_true", help="with --backends jax: every test, not a smoke test alone")
 
 
 def pytest_configure(config):
@@ -10,3 +22,19 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:You are comparing a array_api_strict dtype:UserWarning")
     if "s" not in config.option.reportchars:  # what is skipped is named, with its reason
         config.option.reportchars += "s"
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.whole_jax:
+        return
+    skip = pytest.mark.skip(reason="beyond the smoke test that runs on JAX (tests/conftest.py); --whole-jax runs it")
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("backend") == "jax" and not _in_smoke_test(item, params):
+            item.add_marker(skip)
+
+
+def _in_smoke_test(item, params):
+    if item.originalname == "test_gradient_agrees_with_numpy":
+        return params["record"].name in JAX_FUNCTIONS
+    return item.path.parent.name in JAX_FOLDERS

@@ -584,6 +584,7 @@ def test_plain_integers_on_the_left(name, backend):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.peers
 def test_torch_tensors_beside_traced_ones():
     torch = pytest.importorskip("torch")
     x = torch.asarray(M)
@@ -658,6 +659,7 @@ check_grads(lambda x, y: special.xlogy(x, y), (x, x + 1))
 """
 
 
+@pytest.mark.peers
 def test_scipy_with_array_api_mode():
     pytest.importorskip("scipy")
     done = subprocess.run(
@@ -670,6 +672,7 @@ def test_scipy_with_array_api_mode():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.peers
 def test_scipy_ufuncs_are_named():
     special = pytest.importorskip("scipy.special")
     raises(TypeError, "compiled ufunc 'expit' is not among", special.expit)

@@ -6,8 +6,9 @@ A test that takes the fixture ``backend`` runs once on each chosen backend (see 
 - with ``--backends numpy,torch,cupy`` on these, and it is an error if one of them cannot be used;
 - with ``--backends all`` on every backend that can be used here.
 
-The summary at the end says which were left out, and why. pytest loads this module in every run once gpubp is
-installed, so it imports nothing before it must.
+Such tests bear the mark ``backends``: ``-m backends --backends torch`` runs these alone. The summary at the end says
+which backends were left out, and why. pytest loads this module in every run once gpubp is installed, so it imports
+nothing before it must.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     choice = _choose(config.getoption("--backends"))
     config.stash[_CHOICE] = choice
     config.pluginmanager.register(_fixture_over(choice), "gpubp-backends")
+    config.addinivalue_line("markers", "backends: takes the fixture `backend` (the mark is set by gpubp's plugin)")
 
 
 def _choose(asked: str | None) -> _Choice:
@@ -85,6 +87,14 @@ def _choose(asked: str | None) -> _Choice:
     if missing and asked != "all":
         raise pytest.UsageError("\n".join(f"--backends: {name} cannot be used: {why}" for name, why in missing.items()))
     return _Choice([name for name in names if name not in missing], missing)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that take the fixture."""
+    for item in items:
+        if "backend" in getattr(item, "fixturenames", ()):
+            item.add_marker("backends")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -133,7 +133,16 @@ def test_questions_about_dtypes_and_shapes(backend):
     assert (space.pi, space.newaxis) == (np.pi, None)
 
 
-@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "torch", "jax", "gpubp.testing.standin"])
+@pytest.mark.parametrize(
+    "library",
+    [
+        "numpy",
+        "array_api_strict",
+        "gpubp.testing.standin",
+        pytest.param("torch", marks=pytest.mark.peers),
+        pytest.param("jax", marks=pytest.mark.peers),
+    ],
+)
 def test_every_function_of_the_standard_is_in_every_twin(library):
     pytest.importorskip(library)
     space = twin(library)

@@ -10,7 +10,10 @@ from gpubp.testing import backends
 from gpubp.testing.backends import BACKENDS, Backend, BackendMissing, load, why_missing
 
 
-@pytest.fixture(params=BACKENDS)
+PEERS = {"torch", "jax"}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.peers) if n in PEERS else n for n in BACKENDS])
 def any_backend(request):
     if (why := why_missing(request.param)) is not None:
         pytest.skip(f"{request.param}: {why}")

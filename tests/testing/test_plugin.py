@@ -58,6 +58,12 @@ def test_default_backends(run):
     )
 
 
+def test_the_mark_selects_the_tests_that_take_the_fixture(run):
+    result = run("-v", "-m", "backends", "--backends", "numpy", source=TEST + "\n    def test_other():\n        pass\n")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*test_sum?numpy? PASSED*"])
+
+
 def test_chosen_backends(run):
     result = run("--backends", "standin, readonly_numpy", "-v")
     result.assert_outcomes(passed=2)
