@@ -457,7 +457,7 @@ def fit(xp: Any, g: Any, spec: Spec) -> Any:
         ones = tuple(k for k, n in enumerate(spec.shape) if n == 1 and shape[k + extra] != 1)
         if ones:
             g = xp.sum(g, axis=ones, keepdims=True)
-        if extra < 0 or tuple(g.shape) != spec.shape:
+        if tuple(g.shape) != spec.shape:
             g = xp.broadcast_to(g, spec.shape)
     return g if g.dtype == spec.dtype else xp.astype(g, spec.dtype)
 
