@@ -182,7 +182,8 @@ class Trace:
 def _scalar(x: Any, ns: Any = None) -> Any:
     """A Python number as a 0-d array, float64 or complex128."""
     xp = twin("numpy").raw if ns is None else ns.raw
-    return xp.asarray(x, dtype=xp.complex128 if isinstance(x, complex) else xp.float64)
+    # With NumPy a scalar, which like the number itself never changes in place.
+    return xp.asarray(x, dtype=xp.complex128 if isinstance(x, complex) else xp.float64)[()]
 
 
 def _nothing_to_differentiate(trees: list[Any]) -> str:

@@ -202,3 +202,12 @@ def test_arrays_are_not_hashable():
     with pytest.raises(TypeError, match="unhashable"):
         inside(lambda x: {x})
     assert isinstance(inside(lambda x: x), Array)
+
+
+def test_a_python_number_does_not_change_under_another_name():
+    def f(x):
+        y = x
+        y += 1
+        return x * y
+
+    assert bp.value_and_grad(f)(3.0) == (f(3.0), 7.0)

@@ -40,6 +40,12 @@ def test_info_says_how_to_add_a_missing_extra(monkeypatch, capsys):
     assert "pip install 'gpubp[plot]'" in out
 
 
+def test_a_run_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="^gpubp train: .*file/run'$"):
+        main(["train", "digits", "--out", str(tmp_path / "file" / "run"), "--device", "cpu"])
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

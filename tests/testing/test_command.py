@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpubp.cli import main
+from gpubp.testing import backends
 
 SOURCE = """
 import numpy as np
@@ -72,6 +73,20 @@ def test_code_that_is_not_for_every_library_fails(run):
     assert "ok      derivatives" in out
     assert "FAILED  parity" in out
     assert "several libraries: standin and numpy" in out
+
+
+def test_an_error_of_the_users_code_has_its_line(run):
+    status, out = run("right", "--shape", "2,3", "--shape", "4")
+    assert status == 1
+    assert "FAILED  derivatives\nValueError: matmul" in out
+    assert "mine.py:7\n" in out
+
+
+def test_backends_are_looked_up_first(run):
+    assert "no backend is called 'nonesuch'; there are numpy, " in run("right", "--backends", "numpy,nonesuch")[0]
+    assert "parity is between two backends or more, got numpy" in run("right", "--backends", "numpy")[0]
+    if (why := backends.why_missing("cupy")) is not None:
+        assert f"backend cupy cannot be used here: {why}" in run("right", "--backends", "numpy,cupy")[0]
 
 
 def test_what_is_missing_is_said(run):
