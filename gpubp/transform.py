@@ -56,6 +56,8 @@ class Trace:
         try:
             lifted = list(args)
             for k in argnums:
+                if type(args[k]) is float or type(args[k]) is complex:  # it becomes an array like the others
+                    tape.ns = tape.ns or _namespace_among(args)
                 lifted[k] = self._lift(args[k], {})
             self.lifted = [lifted[k] for k in argnums]
             if not self.nodes:
@@ -184,6 +186,11 @@ def _scalar(x: Any, ns: Any = None) -> Any:
     xp = twin("numpy").raw if ns is None else ns.raw
     # With NumPy a scalar, which like the number itself never changes in place.
     return xp.asarray(x, dtype=xp.complex128 if isinstance(x, complex) else xp.float64)[()]
+
+
+def _namespace_among(args: Any) -> Any:
+    x = next(iter(leaves(args)), None)
+    return None if x is None else x.tape.ns if type(x) is Array else twin_of(x)
 
 
 def _nothing_to_differentiate(trees: list[Any]) -> str:

@@ -70,6 +70,13 @@ def test_python_numbers_are_float64_arrays_and_integers_have_no_gradient():
     assert gradient[1] is None
 
 
+def test_a_python_number_becomes_an_array_of_the_others_library():
+    strict = pytest.importorskip("array_api_strict")
+    for arguments in ((2.0, strict.ones(3)), (strict.ones(3), 2.0)):
+        gradients = bp.grad(lambda x, y: total(x * y), (0, 1))(*arguments)
+        assert {type(g) for g in gradients} == {type(strict.ones(3))}
+
+
 def test_unused_and_constant_arguments_have_zero_gradients():
     gradient = bp.grad(lambda t: total(t[0]))([X, X.astype(np.float32)])
     np.testing.assert_array_equal(gradient[1], np.zeros(3))
