@@ -9,7 +9,6 @@ import pytest
 from gpubp.testing import backends
 from gpubp.testing.backends import BACKENDS, Backend, BackendMissing, load, why_missing
 
-
 PEERS = {"torch", "jax"}
 
 
