@@ -15,7 +15,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -267,12 +267,48 @@ def namespace_by_name(name: str) -> ModuleType:
     """
     module = _MODULES.get(name, name)
     try:
-        return importlib.import_module(module)
+        namespace = importlib.import_module(module)
+        return _without_waits(namespace) if name == "cupy" else namespace
     except ModuleNotFoundError as error:
         if error.name not in (name, module):
             raise
         remedy = _EXTRAS.get(name, f"known libraries are {', '.join(_MODULES)}")
         raise ModuleNotFoundError(f"array library {name!r} is not installed: {remedy}", name=name) from None
+
+
+def _without_waits(compat: ModuleType) -> ModuleType:
+    """Return array-api-compat's namespace of CuPy with `sign` and `clip` anew: its own assign at boolean masks.
+
+    CuPy counts a mask's elements on the host, which waits for the GPU; `sign` stands in the derivative of `abs`.
+    """
+    xp: Any = ModuleType(compat.__name__, compat.__doc__)
+    vars(xp).update(vars(compat))
+
+    def sign(x: PlainArray, /) -> PlainArray:
+        if xp.isdtype(x.dtype, "complex floating"):
+            return x / xp.where(x == 0, 1.0, xp.abs(x))
+        if xp.isdtype(x.dtype, "real floating"):
+            return xp.where(x > 0, 1.0, xp.where(x < 0, -1.0, x))  # of what is no number, x
+        return compat.sign(x)
+
+    def clip(x: PlainArray, /, min: Any = None, max: Any = None) -> PlainArray:
+        out = x
+        for bound, is_beyond in (min, xp.less), (max, xp.greater):
+            if bound is not None:
+                bound = _bound(bound, x.dtype)
+                out = xp.where(is_beyond(out, bound) | (bound != bound), bound, out)
+        return xp.asarray(x, copy=True) if out is x else out
+
+    def _bound(bound: Any, dtype: Any) -> Any:
+        if is_array(bound):
+            return xp.astype(bound, dtype, copy=False)
+        if not xp.isdtype(dtype, "integral"):
+            return float(bound)
+        limits = xp.iinfo(dtype)
+        return sorted((limits.min, int(bound), limits.max))[1]
+
+    xp.sign, xp.clip = sign, clip
+    return cast(ModuleType, xp)
 
 
 def _class_library(cls: type) -> str | None:

@@ -290,6 +290,54 @@ def test_namespace_of_a_library_that_is_not_installed(monkeypatch):
         namespace_by_name("nolib")
 
 
+@pytest.fixture
+def without_waits():
+    """What is done to the namespace of CuPy, done to another."""
+    return device_module._without_waits(namespace_by_name("numpy"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "int8", "uint8"])
+def test_sign_that_reads_no_mask(without_waits, dtype):
+    x = np.array([0, 1, 2, 100]).astype(dtype)
+    if dtype not in ("int8", "uint8"):
+        x = np.concatenate([x, -x, 1j * x if "complex" in dtype else [np.nan, np.inf, -np.inf]]).astype(dtype)
+    found, expected = without_waits.sign(x), namespace_by_name("numpy").sign(x)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert without_waits.sign(x[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (None, None),
+        (-1, 1.5),
+        (None, 0),
+        (2, 1),
+        (np.array([-1.0, np.nan, 1.0]), np.array([[0.0], [5.0]])),
+        (np.nan, None),
+        (np.array(0.5), 3.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clip_that_reads_no_mask(without_waits, dtype, low, high):
+    x = np.array([[-3.0, 0.25, np.nan], [7.0, -np.inf, np.inf]], dtype=dtype)
+    found, expected = without_waits.clip(x, low, high), namespace_by_name("numpy").clip(x, low, high)
+    assert found.dtype == expected.dtype
+    assert found is not x
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 200), (5, None), (None, 2**40), (np.array(3), np.array([4, 5, 6]))])
+def test_clip_of_integers_that_reads_no_mask(without_waits, low, high):
+    x = np.array([0, 7, 255], dtype=np.uint8)
+    found, expected = without_waits.clip(x, low, high), namespace_by_name("numpy").clip(x, low, high)
+    assert found.dtype == np.uint8
+    assert found is not x
+    np.testing.assert_array_equal(found, expected)
+
+
 # Moving
 
 VALUES = [
