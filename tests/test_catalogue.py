@@ -348,6 +348,39 @@ def test_a_derivative_that_does_not_exist_is_refused(record):
                 pullback(weights(out))
 
 
+# -- another engine: PyTorch's own derivatives of its functions
+
+NOT_PYTORCHS = {
+    "linalg.det": "PyTorch's derivative at a singular matrix is not right (tests/rules compare it at others)",
+    **dict.fromkeys(["unique_counts", "unique_inverse", "unique_values"], "PyTorch has no derivative"),
+}
+
+
+@pytest.mark.peers
+@each_differentiable
+def test_gradient_agrees_with_pytorchs_own(record):
+    torch = pytest.importorskip("torch")
+    backend = load("torch")
+    skip_where_told(record, backend)
+    if record.name in NOT_PYTORCHS or record.name.startswith("_"):
+        pytest.skip(f"{record.name}: {NOT_PYTORCHS.get(record.name, 'no function of PyTorch')}")
+    for dtype, sample in variants(record):
+        if dtype not in ("float64", "complex128") or not differentiable(sample) or refused(record, backend, sample):
+            continue
+        f, values = of_arrays(record, twin(backend.xp), on(backend, sample))
+        out, found = gradients(f, values, backend)
+
+        f, values = of_arrays(record, backend.xp, on(backend, sample))
+        inputs = [x.requires_grad_() for x in values if is_inexact(x.dtype)]
+        cotangents = leaves(map_leaves(backend.asarray, weights(out)))
+        outputs, cotangents = zip(
+            *((y, c) for y, c in zip(leaves(f(*values)), cotangents, strict=True) if y.requires_grad), strict=True
+        )
+        expected = torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True, materialize_grads=True)
+        for c, e in zip([c for c in found if c is not None], expected, strict=True):
+            same(c, backend.to_numpy(e), dtype, f"gradient of {record.name}{sample}", backend)
+
+
 # -- fused functions: the reference, the hand-written passes and the overrides are one function
 
 
