@@ -76,10 +76,12 @@ class Fused(Generic[P, R]):
         constants: Any = None
         values: list[Any] = []
         parents: list[int | None] = []
+        needed: list[bool] = []
         for x in args:
             if type(x) is not Array:
                 values.append(x)
                 parents.append(None)
+                needed.append(False)
                 continue
             data, node = x.data, x.node
             if node is None:
@@ -92,11 +94,12 @@ class Fused(Generic[P, R]):
                 return self.reference(*args, **static)
             values.append(data)
             parents.append(node)
+            needed.append(node is not None)
         if tape is None:
             return self._untraced(constants, values, static)  # type: ignore[no-any-return]
 
         ns = tape.ns
-        needs = tuple([p is not None for p in parents])
+        needs = tuple(needed)
         used = self._chosen.get(ns.library) or self._choose(ns.library)
         try:
             result = used.forward(ns.raw, needs, *values, **static)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,13 @@ ONE = {c: np.ones((), c) for c in "fd"}
 EXP_LIMIT = {"f": np.full((), 88.0, "f"), "d": np.full((), 709.0, "d")}
 
 
-_ones: dict[tuple[str, int], Any] = {}
-
-
+@lru_cache(maxsize=64)
 def ones(char: str, n: int) -> Any:
     """Return n ones, kept for the next call: ``ones.dot(A)`` sums the rows of a small A fastest."""
-    found = _ones.get((char, n))
-    if found is None:
-        if len(_ones) > 64:
-            _ones.clear()
-        found = _ones[char, n] = np.ones(n, char)
-    return found
+    return np.ones(n, char)
+
+
+@lru_cache(maxsize=64)
+def starts(rows: int, n: int) -> Any:
+    """Return the positions at which the rows of a flattened (rows, n) array start; not to be written to."""
+    return np.arange(0, rows * n, n)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...functions import loss
-from .common import ndarray, ones
+from .common import ndarray, ones, starts
 
 _sum, _max = np.add.reduce, np.maximum.reduce
 
@@ -66,12 +66,12 @@ def _cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
     rows, classes = logits.shape
     if _max(targets.view(unsigned)) >= classes:
         return NotImplemented  # the definition says what is wrong
-    at = targets + np.arange(0, rows * classes, classes)  # where the logit of each row's label stands
+    at = targets + starts(rows, classes)  # where the logit of each row's label stands
     shifted = np.subtract(logits, _max(logits, 1, keepdims=True), order="C")
-    picked = _sum(shifted.ravel().take(at))
+    picked = shifted.ravel().take(at)
     e = np.exp(shifted, shifted)
     total = e.dot(ones(char, classes))
-    out = (_sum(np.log(total)) - picked) / logits.dtype.type(rows)
+    out = _sum(np.log(total) - picked) / logits.dtype.type(rows)
     return out, (e, total, at)
 
 
