@@ -43,16 +43,17 @@ def conj(xp: Any, x: Any) -> Any:
     return x.conjugate() if isinstance(x, complex) else xp.conj(x)
 
 
-_ONES: dict[Any, Any] = {}
+_ONES: dict[type, Any] = {}  # of NumPy's scalars, whose type is their dtype
 
 
 def one_like(x: Any) -> Any:
     """A scalar 1 of the dtype of the 0-d array `x`, where it lives: the seed of a backward pass."""
-    if type(x).__module__ == "numpy":
-        found = _ONES.get(x.dtype)
-        if found is None:
-            found = _ONES[x.dtype] = x.dtype.type(1)
+    found = _ONES.get(type(x))
+    if found is not None:
         return found
+    if type(x).__module__ == "numpy":
+        one = x.dtype.type(1)
+        return _ONES.setdefault(type(one), one) if type(one) is type(x) else one
     from array_api_compat import array_namespace
 
     return array_namespace(x).ones_like(x)

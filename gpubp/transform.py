@@ -373,15 +373,16 @@ def _pair(out: Any, f: Function) -> Any:
 def _check_scalar(value: Any, f: Function) -> None:
     if type(value) is Array:
         value = value.data
-    if isinstance(value, (int, float)):  # of Python, or NumPy's float64
+    shape = getattr(value, "shape", None)
+    if shape == () and is_inexact(value.dtype) and not is_complex(value):
         return
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(value).__name__}")
-    if value.shape != () or is_complex(value) or not is_inexact(value.dtype):
+    if shape is not None:
         raise TypeError(
             f"grad expects {_name(f)} to return a real floating scalar, got {value.dtype} of shape "
-            f"{tuple(value.shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
+            f"{tuple(shape)}; reduce it (sum, mean), or use gpubp.vjp or gpubp.jacobian"
         )
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"grad expects {_name(f)} to return a scalar array, got {type(value).__name__}")
 
 
 # -- built from the pullback
