@@ -264,7 +264,7 @@ def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             if name in positional:
                 return general(*args, **kwargs)
             if type(value) in _MAY_HOLD_ARRAYS:
-                kwargs[name] = _static(rule.name, name, value)
+                kwargs[name] = _static(rule, name, value)
         a = x.data
         out = function(a, *static, **kwargs) if type(a) is Array else raw(a, *static, **kwargs)
         if isinstance(out, tuple):
@@ -284,11 +284,11 @@ def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
 
 
 def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
-    vjps, joint, positional = rule.vjps, rule.joint, rule.positional
+    vjps, joint = rule.vjps, rule.joint
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
-            args, kwargs = _positional(rule.name, args, kwargs, positional)
+            args, kwargs = _positional(rule, args, kwargs)
         tape = ns.root
         traced = False
         for x in args:
@@ -337,19 +337,20 @@ def _general(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     return function
 
 
-def _positional(function: str, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _positional(rule: Primitive, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Keyword arguments that rules know by position are moved there."""
+    names = rule.positional
     if any(name in kwargs for name in names):
         last = max(k for k, name in enumerate(names) if name in kwargs)
         args = (*args, *(kwargs.get(name) for name in names[len(args) : last + 1]))
-    return args, {k: _static(function, k, v) for k, v in kwargs.items() if k not in names}
+    return args, {k: _static(rule, k, v) for k, v in kwargs.items() if k not in names}
 
 
-def _static(function: str, name: str, value: Any) -> Any:
+def _static(rule: Primitive, name: str, value: Any) -> Any:
     """The value of a keyword argument that no rule differentiates."""
-    if type(value) is Array and value.node is not None:
+    if type(value) is Array and value.node is not None and name not in rule.flat:
         raise TypeError(
-            f"{function} has no derivative with respect to {name}, which was given a traced array; "
+            f"{rule.name} has no derivative with respect to {name}, which was given a traced array; "
             "apply gpubp.stop_gradient to it if none is meant"
         )
     return strip(value)

@@ -239,7 +239,7 @@ def _pinv(xp: Any, g: Any, out: Any, x: Any, /, *, rtol: Any = None) -> Any:
     return left - x @ (out @ left) + right - (right @ out) @ x - p @ g @ p
 
 
-primitive("linalg.pinv", _pinv)
+primitive("linalg.pinv", _pinv, flat=("rtol",))
 
 
 @joint("linalg.cholesky")

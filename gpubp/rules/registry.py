@@ -78,6 +78,8 @@ class Primitive:
         The forward function takes one sequence of arrays; rules see them as positional arguments.
     positional
         Names of parameters that may be passed by keyword in the forward call, in positional order.
+    flat
+        Names of keyword parameters that may be arrays and on which the result depends in steps only.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Primitive:
     broadcasts: bool = False
     variadic: bool = False
     positional: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
 
     @cached_property
     def keeps(self) -> tuple[Keep | None, ...]:
@@ -168,9 +171,11 @@ def elementwise(name: str, *vjps: VJP | None) -> None:
     _add(Primitive(name, vjps, elementwise=True, broadcasts=True))
 
 
-def primitive(name: str, *vjps: VJP | None, positional: Sequence[str] = (), broadcasts: bool = False) -> None:
+def primitive(
+    name: str, *vjps: VJP | None, positional: Sequence[str] = (), flat: Sequence[str] = (), broadcasts: bool = False
+) -> None:
     """Register the rules of any other function, one for each differentiable argument."""
-    _add(Primitive(name, vjps, positional=tuple(positional), broadcasts=broadcasts))
+    _add(Primitive(name, vjps, positional=tuple(positional), flat=tuple(flat), broadcasts=broadcasts))
 
 
 def joint(name: str, *, variadic: bool = False, broadcasts: bool = False) -> Callable[[VJP], VJP]:

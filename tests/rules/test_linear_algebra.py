@@ -271,3 +271,12 @@ def test_first_and_second_derivatives_are_pytorchs(case, imaginary):
     seconds = torch.autograd.grad([e for e, _ in traced], tensors, [x for _, x in traced], allow_unused=True)
     for a, e in zip(second(h), seconds, strict=True):
         np.testing.assert_allclose(a, 0 if e is None else e.detach().numpy(force=True), rtol=1e-6, atol=1e-6)
+
+
+def test_the_threshold_of_the_pseudoinverse_may_be_traced():
+    x = np.array([[2.0, 1.0], [0.0, 3.0]])
+    dx, drtol = bp.grad(
+        lambda x, rtol: bp.array_namespace(x).sum(bp.array_namespace(x).linalg.pinv(x, rtol=rtol)), (0, 1)
+    )(x, np.array(1e-10))
+    np.testing.assert_allclose(dx, bp.grad(lambda x: bp.array_namespace(x).sum(bp.array_namespace(x).linalg.inv(x)))(x))
+    assert drtol == 0
