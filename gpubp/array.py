@@ -364,6 +364,16 @@ def freeze(x: Array) -> Array:
     return box(x.data, x.tape, x.node)
 
 
+def of_outputs(cotangents: list[Any], outputs: int, g: Any) -> tuple[Any, ...] | None:
+    """The cotangents of a record's outputs, of which `g` is the last one's; None if no output was used.
+
+    The others stand at the end of `cotangents`: a record with several outputs is that of the last, and what used
+    the others came later, so that theirs are complete.
+    """
+    found = (*cotangents[len(cotangents) - outputs + 1 :], g)
+    return None if all(c is None for c in found) else found
+
+
 def strip(x: Any) -> Any:
     """The plain array below every level; also inside a tuple or list, as indexing keys have them."""
     while type(x) is Array:

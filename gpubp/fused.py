@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .array import Array, box, freeze, strip
+from .array import Array, box, freeze, of_outputs, strip
 from .boundary import is_inexact
 from .device import is_array
 from .namespace import fit, twin_of
@@ -195,8 +195,8 @@ class _Record:
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> Iterable[tuple[int | None, Any]]:
         if self.outputs:
-            g = (*cotangents[len(cotangents) - self.outputs + 1 :], g)
-            if all(c is None for c in g):
+            g = of_outputs(cotangents, self.outputs, g)
+            if g is None:
                 return []
             traced = any(type(c) is Array and c.node is not None for c in g)
             if not traced:
@@ -329,12 +329,12 @@ class _CustomRecord:
         self.out, self.outputs = out, outputs
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[Any, Any]]:
-        seeds = [*cotangents[len(cotangents) - self.outputs + 1 :], g]
-        if all(c is None for c in seeds):
+        seeds = of_outputs(cotangents, self.outputs, g)
+        if seeds is None:
             return []
         outputs = leaves(self.out)
-        seeds = [xp.zeros_like(x) if c is None else c for c, x in zip(seeds, outputs, strict=True)]
-        found = self.backward(self.residuals, rebuild(self.out, seeds))
+        filled = [xp.zeros_like(x) if c is None else c for c, x in zip(seeds, outputs, strict=True)]
+        found = self.backward(self.residuals, rebuild(self.out, filled))
         if not isinstance(found, tuple) or len(found) != len(self.structure):
             raise TypeError(f"a custom derivative must return a tuple of {len(self.structure)} cotangents")
         flat = leaves_against(self.structure, found, "custom derivative")

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from . import boundary
-from .array import Array, Tape, box, freeze, strip, users_line
+from .array import Array, Tape, box, freeze, of_outputs, strip, users_line
 from .boundary import is_inexact
 from .device import is_array, namespace_by_name, raw_namespace
 from .rules import all_rules
@@ -421,8 +421,8 @@ class Joint:
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> list[tuple[int, Any]]:
         if self.outputs:
-            g = (*cotangents[len(cotangents) - self.outputs + 1 :], g)
-            if all(c is None for c in g):
+            g = of_outputs(cotangents, self.outputs, g)
+            if g is None:
                 return []
         elif g is None:
             return []

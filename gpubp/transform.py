@@ -13,7 +13,7 @@ from functools import wraps
 from types import CellType, FunctionType
 from typing import Any
 
-from .array import FINISHED, Array, Tape, box, freeze, strip
+from .array import FINISHED, Array, Tape, box, freeze, of_outputs, strip
 from .boundary import is_complex, is_inexact, one_like, put
 from .namespace import NAMESPACES, fit, several_libraries, twin, twin_of
 from .tree import Node, leaves, leaves_against, map_children, map_leaves, rebuild
@@ -592,8 +592,8 @@ class _Checkpoint:
         self.tape, self.f, self.args, self.kwargs, self.outputs = tape, f, args, kwargs, outputs
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> tuple[()]:
-        seeds = [*cotangents[len(cotangents) - self.outputs + 1 :], g]
-        if all(c is None for c in seeds):
+        seeds = of_outputs(cotangents, self.outputs, g)
+        if seeds is None:
             return ()
         start = len(records)
         self.tape.records = records
