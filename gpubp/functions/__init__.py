@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .activation import identity, leaky_relu, relu, sigmoid, softmax, tanh
 from .dense import dense
+from .dropout import dropout
 from .loss import (
     binary_cross_entropy,
     half_squared_error,
@@ -15,6 +16,7 @@ from .loss import (
 __all__ = [
     "binary_cross_entropy",
     "dense",
+    "dropout",
     "half_squared_error",
     "identity",
     "leaky_relu",
