@@ -17,7 +17,7 @@ from .array import FINISHED, Array, Tape, box, freeze, of_outputs, strip
 from .boundary import is_complex, is_inexact, one_like, put
 from .namespace import NAMESPACES, fit, several_libraries, twin, twin_of
 from .state import remembered
-from .tree import Node, leaves, leaves_against, map_children, map_leaves, rebuild
+from .tree import Node, frozen_leaves, leaves, leaves_against, map_children, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -27,6 +27,11 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+
+def in_transform() -> bool:
+    """Whether this thread is inside a transform's function."""
+    return _thread.open_transforms > 0
 
 
 class Trace:
@@ -205,6 +210,8 @@ def _nothing_to_differentiate(trees: list[Any]) -> str:
     given = ", ".join(found) if found else ", ".join(type(x).__name__ for x in trees)
     if not found and any(isinstance(x, Node) for x in trees):
         given += " without arrays (a net has them once it is given a seed, as in seed=0)"
+    if frozen_leaves(trees):
+        given += ", frozen ones among them"
     return f"nothing to differentiate: expected at least one real or complex floating array, got {given}"
 
 

@@ -125,6 +125,18 @@ def leaves(tree: Any) -> list[Any]:
     return found
 
 
+def frozen_leaves(tree: Any) -> list[Any]:
+    """The arrays of a tree's layers that are not differentiated."""
+    found: list[Any] = []
+
+    def pass_by(x: Any) -> Any:
+        return x
+
+    pass_by.of_frozen = found.append  # type: ignore[attr-defined]
+    map_leaves(pass_by, tree)
+    return found
+
+
 def rebuild(tree: T, new_leaves: Any) -> T:
     """The same tree with `new_leaves`, in the order of `leaves`."""
     values: Iterator[Any] = iter(new_leaves)

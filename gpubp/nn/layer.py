@@ -7,11 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..array import Array, strip
+from ..array import strip
 from ..boundary import is_inexact
 from ..device import Device, device_of, is_array, library, move, raw_namespace
 from ..functions.checks import check_alike, check_one_device
-from ..tree import Node, leaves, leaves_with_paths, map_distinct, to_device
+from ..transform import in_transform
+from ..tree import Node, frozen_leaves, leaves, leaves_with_paths, map_distinct, to_device
 from .parameter import Drawing, Parameter, check_built, floating, replaced
 from .surgery import chosen_by, is_parameter, layers_of, listed_paths, load_state, mode, owners, state_of
 
@@ -103,7 +104,7 @@ class Layer(Node):
             raise ValueError(f"{self!r} expects an input with a last axis, got shape ()")
 
         def sized(p: Parameter) -> Any:
-            if p.drawing is None or type(x) is Array:
+            if p.drawing is None or in_transform():
                 raise RuntimeError(f"{self!r} has no parameters yet: {p.missing}")
             whole = Parameter(tuple(self.sizes(x) if n is None else n for n in p.shape), p.initializer)
             return move(whole.draw(*p.drawing), device_of(x))
@@ -120,8 +121,7 @@ class Layer(Node):
 
     def count_parameters(self, *, frozen: bool = True) -> int:
         """Return how many numbers the parameters hold, with the frozen ones or without; a shared array counts once."""
-        left_out = set() if frozen else {id(x) for _, owner, name in owners(self) if name in owner.frozen
-                                         for x in leaves(vars(owner)[name])}  # fmt: skip
+        left_out = set() if frozen else set(map(id, frozen_leaves(self)))
         return sum(math.prod(x.shape) for x in {id(x): x for x in leaves(self)}.values() if id(x) not in left_out)
 
     def freeze(self, *paths: str) -> Self:
@@ -192,7 +192,7 @@ class Layer(Node):
         ValueError
             If paths, shapes or dtypes differ; the message names all that do, and the net is left as it is.
         """
-        load_state(self, arrays, "this state")
+        load_state(self, arrays, "this dict", "dict")
         return self
 
     # -- mode

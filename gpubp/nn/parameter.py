@@ -17,7 +17,7 @@ __all__ = ["Key", "Parameter"]
 
 #: What to do about a net without parameters.
 UNBUILT = "give it, or the net it is part of, a seed, as in seed=0, or call its build(0)"
-UNSIZED = "the length of its input's last axis is not known before its first batch x: call the net's build(x)"
+UNSIZED = "the length of its input's last axis is not known yet: call the net's build(x) with a batch x"
 
 
 class Parameter:
@@ -33,7 +33,7 @@ class Parameter:
 
     def __init__(self, shape: tuple[int | None, ...], initializer: Initializer) -> None:
         if not all(n is None or (isinstance(n, Integral) and n >= 0) for n in shape):
-            raise ValueError(f"a parameter's shape holds whole numbers from 0, or None, got {shape}")
+            raise ValueError(f"a parameter's shape holds whole numbers from 0, got {shape}")
         if not callable(initializer):
             given = type(initializer).__name__
             raise TypeError(f"an initializer is a function (rng, shape) -> array, such as nn.zeros; got {given}")

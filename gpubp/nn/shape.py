@@ -86,8 +86,8 @@ class Residual(Layer):
         y = self.layer(x)
         if y.shape != past.shape:
             raise ValueError(
-                f"{self!r} adds {tuple(past.shape)}, its input by the shortcut, to {tuple(y.shape)}, the layer's output: "
-                "give it a shortcut that brings the input to that shape"
+                f"{self!r} adds {tuple(past.shape)}, from the shortcut, to {tuple(y.shape)}, from the layer: give it a "
+                "shortcut that brings the input to the layer's shape"
             )
         return past + y
 

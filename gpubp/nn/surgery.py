@@ -117,19 +117,19 @@ def state_of(tree: Any) -> dict[str, Any]:
     return dict(first.values())
 
 
-def load_state(tree: Any, found: dict[str, Any], source: str) -> None:
-    """Put arrays in the places of those that `state_of` returns; `source` is what errors call them."""
+def load_state(tree: Any, found: dict[str, Any], name: str, kind: str) -> None:
+    """Put arrays in the places of those that `state_of` returns; errors call them by their name and kind."""
     check_built(tree)
     wanted = state_of(tree)
     faults = [f"{path} is missing" for path in wanted if path not in found]
-    faults += [f"{path} is in it and not in the net" for path in sorted(found) if path not in wanted]
+    faults += [f"{path} is in the {kind} and not in the net" for path in sorted(found) if path not in wanted]
     for path, x in wanted.items():
         if path in found:
             there, here = to_numpy(found[path]), to_numpy(x)
             if there.shape != here.shape or there.dtype != here.dtype:
                 faults.append(f"{path} is {there.dtype}{list(there.shape)}, expected {here.dtype}{list(here.shape)}")
     if faults:
-        raise ValueError(f"{source} does not fit this {type(tree).__name__}: {'; '.join(faults)}")
+        raise ValueError(f"{name} does not fit this {type(tree).__name__}: {'; '.join(faults)}")
     moved = {path: _moved(found[path], device_of(x)) for path, x in wanted.items()}
     for path, cell in cells_with_paths(tree):
         if path in moved:

@@ -13,7 +13,7 @@ from ..boundary import is_inexact
 from ..device import device_of, is_array, move, to_numpy
 from ..namespace import constant
 from ..transform import jvp, map_scalars, vjp
-from ..tree import Node, cells_with_paths, leaves, leaves_with_paths, map_leaves, rebuild
+from ..tree import Node, cells_with_paths, frozen_leaves, leaves, leaves_with_paths, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -301,8 +301,9 @@ def _keys(args: Any) -> list[Any]:
 def _inputs(args: Any, names: list[str]) -> dict[Any, tuple[list[str], Any]]:
     """The differentiable inputs by key: the paths to each, and its values on the host."""
     found: dict[Any, tuple[list[str], Any]] = {}
+    frozen = set(map(id, frozen_leaves(args)))
     for key, (path, x) in zip(_keys(args), named_leaves(args, names), strict=True):
-        if not is_inexact(x.dtype):
+        if not is_inexact(x.dtype) or id(x) in frozen:
             continue
         _check_precision(path, x)
         found.setdefault(key, ([], to_numpy(x)))[0].append(path)

@@ -75,7 +75,7 @@ def load(file: str | os.PathLike[str], net: T) -> T:
         found = from_bytes(Path(file).read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
-    load_state(net, found, os.fspath(file))
+    load_state(net, found, os.fspath(file), "file")
     return net
 
 

@@ -237,8 +237,8 @@ def _check_call(loss: Loss) -> None:
 def _check_optimizer(opt: Any, net: Any) -> None:
     if not isinstance(opt, Optimizer):
         raise TypeError(
-            f"opt must be an optimizer, as in optim.Adam(net), or a function of the net that makes one, got "
-            f"{type(opt).__name__}"
+            f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; "
+            "or a function of the net that makes one"
         )
     if opt.tree is not net:
         raise ValueError(
