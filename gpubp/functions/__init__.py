@@ -5,6 +5,7 @@ from __future__ import annotations
 from .activation import identity, leaky_relu, relu, sigmoid, softmax, tanh
 from .attention import attention, attention_weights
 from .dense import dense
+from .dropout import dropout
 from .embedding import embedding
 from .loss import (
     binary_cross_entropy,
@@ -21,6 +22,7 @@ __all__ = [
     "binary_cross_entropy",
     "dense",
     "embedding",
+    "dropout",
     "half_squared_error",
     "identity",
     "leaky_relu",
