@@ -21,7 +21,9 @@ def test_it_takes_rows_whose_gradients_add_up(f):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-@pytest.mark.parametrize(("rows", "shape", "features"), [(3, (40, 5), 16), (50, (200,), 64), (1, (600,), 1), (300, (7,), 2)])
+@pytest.mark.parametrize(
+    ("rows", "shape", "features"), [(3, (40, 5), 16), (50, (200,), 64), (1, (600,), 1), (300, (7,), 2)]
+)
 def test_many_repeats_are_summed_as_one_by_one(rows, shape, features, dtype):
     indices = rng.integers(0, rows, shape).astype("uint16")
     dY = rng.normal(size=(*shape, features)).astype(dtype)
