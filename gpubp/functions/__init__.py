@@ -11,16 +11,23 @@ from .loss import (
     mse,
     softmax_cross_entropy,
 )
+from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 
 __all__ = [
     "binary_cross_entropy",
     "dense",
+    "gru",
+    "gru_cell",
     "half_squared_error",
     "identity",
     "leaky_relu",
+    "lstm",
+    "lstm_cell",
     "mean_half_squared_error",
     "mse",
     "relu",
+    "rnn",
+    "rnn_cell",
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",
