@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .activation import identity, leaky_relu, relu, sigmoid, softmax, tanh
 from .dense import dense
+from .dropout import dropout
 from .loss import (
     binary_cross_entropy,
     half_squared_error,
@@ -18,6 +19,7 @@ __all__ = [
     "batch_norm_inference",
     "binary_cross_entropy",
     "dense",
+    "dropout",
     "group_norm",
     "half_squared_error",
     "identity",
