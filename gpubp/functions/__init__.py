@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .activation import identity, leaky_relu, relu, sigmoid, softmax, tanh
 from .dense import dense
+from .dropout import dropout
 from .loss import (
     binary_cross_entropy,
     half_squared_error,
@@ -11,21 +12,28 @@ from .loss import (
     mse,
     softmax_cross_entropy,
 )
+from .normalization import batch_norm, batch_norm_inference, group_norm, layer_norm, rms_norm
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 
 __all__ = [
+    "batch_norm",
+    "batch_norm_inference",
     "binary_cross_entropy",
     "dense",
+    "dropout",
+    "group_norm",
     "gru",
     "gru_cell",
     "half_squared_error",
     "identity",
+    "layer_norm",
     "leaky_relu",
     "lstm",
     "lstm_cell",
     "mean_half_squared_error",
     "mse",
     "relu",
+    "rms_norm",
     "rnn",
     "rnn_cell",
     "sigmoid",
