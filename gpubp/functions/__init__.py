@@ -7,28 +7,35 @@ from .attention import attention, attention_weights
 from .dense import dense
 from .dropout import dropout
 from .embedding import embedding
-from .loss import (
-    binary_cross_entropy,
-    half_squared_error,
-    mean_half_squared_error,
-    mse,
-    softmax_cross_entropy,
-)
+from .loss import binary_cross_entropy, half_squared_error, mean_half_squared_error, mse, softmax_cross_entropy
+from .normalization import batch_norm, batch_norm_inference, group_norm, layer_norm, rms_norm
 from .positions import rotary, sinusoidal_positions
+from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 
 __all__ = [
     "attention",
     "attention_weights",
+    "batch_norm",
+    "batch_norm_inference",
     "binary_cross_entropy",
     "dense",
     "dropout",
     "embedding",
+    "group_norm",
+    "gru",
+    "gru_cell",
     "half_squared_error",
     "identity",
+    "layer_norm",
     "leaky_relu",
+    "lstm",
+    "lstm_cell",
     "mean_half_squared_error",
     "mse",
     "relu",
+    "rms_norm",
+    "rnn",
+    "rnn_cell",
     "rotary",
     "sigmoid",
     "sinusoidal_positions",

@@ -3,6 +3,6 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, attention, dense, embedding, loss, positions, update
+from . import activation, attention, dense, embedding, loss, normalization, positions, update
 
-__all__ = ["activation", "attention", "dense", "embedding", "loss", "positions", "update"]
+__all__ = ["activation", "attention", "dense", "embedding", "loss", "normalization", "positions", "update"]
