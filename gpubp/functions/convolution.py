@@ -70,7 +70,7 @@ def _convolution(
     Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 9.1; Dumoulin, Visin, "A guide to convolution
     arithmetic for deep learning", 2016.
     """
-    w = _check(x, W, b, stride, padding, dilation, groups, activation)
+    w = windows_on(x, W, b, stride, padding, dilation, groups, activation)
     xp = array_namespace(x, W, b)
     x = pad(xp, x, w)
     z = sum(_grouped(xp, x[key], W[tap], groups) for tap, key in w.places())
@@ -102,7 +102,7 @@ def convolution(
     groups: int = 1,
     activation: str = "identity",
 ) -> Any:
-    w = _check(x, W, b, stride, padding, dilation, groups, activation)
+    w = windows_on(x, W, b, stride, padding, dilation, groups, activation)
     z = _gathered(xp, x, W, w, groups)
     y = BY_OUTPUT[activation].function(z if b is None else z + b)
     kept = x if needs[1] else None, W if needs[0] else None, None if activation == "identity" else y
@@ -175,7 +175,7 @@ def _convolution_transpose(
     Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4. PyTorch has the weights as
     (n_in, n_out // groups, *window).
     """
-    w = _check_transpose(x, W, b, stride, padding, output_padding, dilation, groups)
+    w = windows_between(x, W, b, stride, padding, output_padding, dilation, groups)
     xp = array_namespace(x, W, b)
     shape = (x.shape[0], *w.padded, W.shape[-1])
     z = sum(scatter(xp, shape, key, _grouped(xp, x, W[tap], groups)) for tap, key in w.places())
@@ -198,7 +198,7 @@ def convolution_transpose(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    w = _check_transpose(x, W, b, stride, padding, output_padding, dilation, groups)
+    w = windows_between(x, W, b, stride, padding, output_padding, dilation, groups)
     z = _spread(xp, x, W, w, groups)
     return z if b is None else z + b, (x if needs[1] else None, W if needs[0] else None, w)
 
@@ -282,23 +282,26 @@ def _transposed(xp: Any, W: Any, groups: int) -> Any:
     return xp.reshape(xp.permute_dims(split, (0, 3, 2, 1)), (*window, n // groups, groups * inner))
 
 
-# -- checks
+# -- checks, and where windows lie
 
 
-def _check(x: Any, W: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int, activation: str) -> Windows:
+def windows_on(
+    x: Any, W: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int, activation: str
+) -> Windows:
+    """Give the windows on x that a convolution multiplies."""
     if activation not in BY_OUTPUT:
         raise ValueError(f"convolution expects an activation among {', '.join(BY_OUTPUT)}, got {activation!r}")
-    check_arrays("convolution", x, W, b, groups)
+    _check_arrays("convolution", x, W, b, groups)
     return windows_of("convolution", x.shape[1:-1], W.shape[:-2], stride, padding, dilation)
 
 
-def _check_transpose(
+def windows_between(
     x: Any, W: Any, b: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int
 ) -> Windows:
-    """Give the windows of the convolution from y to x."""
+    """Give the windows on y that a transposed convolution spreads x over."""
     name, stride, padding = "convolution_transpose", frozen(stride), frozen(padding)
     dilation, output_padding = frozen(dilation), frozen(output_padding)
-    check_arrays(name, x, W, b, groups)
+    _check_arrays(name, x, W, b, groups)
     size, window = tuple(x.shape[1:-1]), tuple(W.shape[:-2])
     rank = len(size)
     stride, dilation = each_axis(name, "stride", stride, rank), each_axis(name, "dilation", dilation, rank)
@@ -323,13 +326,13 @@ def _check_transpose(
     return Windows(out, window, stride, dilation, pairs, size)
 
 
-def check_arrays(name: str, x: Any, W: Any, b: Any, groups: Any) -> None:
+def _check_arrays(name: str, x: Any, W: Any, b: Any, groups: Any) -> None:
     """Refuse what no convolution is made of."""
     types, dtype = {type(strip(v)) for v in (x, W, b) if v is not None}, x.dtype
     if len(types) > 1 or dtype is not W.dtype or (b is not None and b.dtype is not dtype):
         check_alike(name, x=x, W=W, b=b)
     given = f"got x of shape {tuple(x.shape)} and W of shape {tuple(W.shape)}"
-    if not 3 <= W.ndim <= 5 or x.ndim != W.ndim:
+    if not 3 <= W.ndim <= 5 or x.ndim != W.ndim or 0 in W.shape[:-2]:
         raise ValueError(
             f"{name} expects x of shape (batch, *spatial, n_in) and W of shape (*window, n_in // groups, n_out) with "
             f"the same one to three spatial axes, {given}"

@@ -34,6 +34,7 @@ def _(rng: Rng) -> Iterable[Sample]:
         of(image, small, stride=(1, 2), dilation=(2, 1), padding=((1, 0), (0, 2))),
         of(image, (1, 1, 2, 3)),
         of(image, (1, 1, 2, 3), stride=2),
+        of(image, (1, 1, 2, 2), padding=1),
         of((2, 3, 4, 1), (3, 3, 1, 2), padding=1),
         of((1, 3, 3, 4), (2, 2, 2, 4), groups=2),
         of((1, 3, 4, 3), (3, 3, 1, 3), groups=3, padding="same"),
