@@ -20,6 +20,7 @@ from .initializers import (
     zeros,
 )
 from .layer import Layer
+from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
 from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from .sequential import Sequential
@@ -29,6 +30,7 @@ from .summary import summary
 __all__ = [
     "AdaptiveAvgPool",
     "AvgPool",
+    "BatchNorm",
     "Conv",
     "Conv1d",
     "Conv2d",
@@ -41,11 +43,14 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
+    "GroupNorm",
     "Key",
     "Lambda",
     "Layer",
+    "LayerNorm",
     "MaxPool",
     "Parameter",
+    "RMSNorm",
     "Residual",
     "Sequential",
     "State",
