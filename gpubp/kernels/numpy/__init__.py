@@ -3,7 +3,7 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, attention, convolution, dense, embedding, loss, normalization, positions, update
+from . import activation, attention, convolution, dense, embedding, loss, normalization, pooling, positions, update
 
 __all__ = [
     "activation",
@@ -13,6 +13,7 @@ __all__ = [
     "embedding",
     "loss",
     "normalization",
+    "pooling",
     "positions",
     "update",
 ]
