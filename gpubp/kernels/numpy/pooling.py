@@ -73,7 +73,7 @@ def _taps(x: Any, w: Windows) -> Any:
 
 
 def _winners(taps: Any, first: Any) -> tuple[Any, Any]:
-    """The maxima, and the numbers of the first elements that have them: as numbers grow, the last one set is largest."""
+    """The maxima, and the numbers of the first elements that have them: the last one set is largest."""
     y = taps[0].copy()
     winner = np.empty(y.shape, "u1")
     winner[...] = first
