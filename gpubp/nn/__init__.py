@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from ..functions import (
+    elu,
+    gelu,
+    identity,
+    leaky_relu,
+    log_softmax,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
 from .dense import Dense
 from .initializers import (
     constant,
@@ -26,6 +40,8 @@ __all__ = [
     "Parameter",
     "Sequential",
     "constant",
+    "elu",
+    "gelu",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
@@ -34,10 +50,15 @@ __all__ = [
     "leaky_relu",
     "lecun_normal",
     "lecun_uniform",
+    "log_softmax",
     "normal",
     "relu",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
+    "softsign",
     "summary",
     "tanh",
     "uniform",
