@@ -8,7 +8,6 @@ import pytest
 import gpubp as bp
 from gpubp import functions as F
 
-
 ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805
 ELEMENTWISE = {
     **{f.__name__: f for f in (F.sigmoid, F.tanh, F.relu, F.leaky_relu, F.elu, F.selu)},

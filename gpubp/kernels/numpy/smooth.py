@@ -101,12 +101,12 @@ def _softplus(x: Any, y: Any, slope: Any, p: Any, q: Any) -> None:
 def _blocks(body: Body, x: Any, wanted: bool) -> Any:
     x = np.ascontiguousarray(x)
     y, slope = np.empty_like(x), np.empty_like(x) if wanted else None
-    flat = [None if a is None else a.reshape(-1) for a in (x, y, slope)]
+    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), None if slope is None else slope.reshape(-1)
     p, q = np.empty((2, min(x.size, BLOCK)), x.dtype)
     for start in range(0, x.size, BLOCK):
         part = slice(start, min(start + BLOCK, x.size))
         n = part.stop - start
-        body(*(None if a is None else a[part] for a in flat), p[:n], q[:n])
+        body(flat_x[part], flat_y[part], None if flat_slope is None else flat_slope[part], p[:n], q[:n])
     return y, slope
 
 
