@@ -18,6 +18,7 @@ from ..functions import (
     tanh,
 )
 from ..state import State
+from .activation import PReLU
 from .dense import Dense
 from .dropout import Dropout
 from .initializers import (
@@ -29,6 +30,8 @@ from .initializers import (
     lecun_normal,
     lecun_uniform,
     normal,
+    orthogonal,
+    truncated_normal,
     uniform,
     zeros,
 )
@@ -45,6 +48,7 @@ __all__ = [
     "Key",
     "Lambda",
     "Layer",
+    "PReLU",
     "Parameter",
     "Residual",
     "Sequential",
@@ -62,6 +66,7 @@ __all__ = [
     "lecun_uniform",
     "log_softmax",
     "normal",
+    "orthogonal",
     "relu",
     "selu",
     "sigmoid",
@@ -71,6 +76,7 @@ __all__ = [
     "softsign",
     "summary",
     "tanh",
+    "truncated_normal",
     "uniform",
     "zeros",
 ]
