@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from .activation import elu, identity, leaky_relu, prelu, relu, selu, sigmoid, tanh
+from .attention import attention, attention_weights
 from .convolution import convolution, convolution_transpose
 from .dense import dense
 from .dropout import dropout
+from .embedding import embedding
 from .loss import binary_cross_entropy, half_squared_error, mean_half_squared_error, mse, softmax_cross_entropy
 from .normalization import batch_norm, batch_norm_inference, group_norm, layer_norm, rms_norm
 from .pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from .positions import rotary, sinusoidal_positions
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from .smooth import gelu, silu, softplus, softsign
 from .softmax import log_softmax, logsumexp, softmax
 
 __all__ = [
     "adaptive_avg_pool",
+    "attention",
+    "attention_weights",
     "avg_pool",
     "batch_norm",
     "batch_norm_inference",
@@ -24,6 +29,7 @@ __all__ = [
     "dense",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "global_avg_pool",
     "group_norm",
@@ -45,9 +51,11 @@ __all__ = [
     "rms_norm",
     "rnn",
     "rnn_cell",
+    "rotary",
     "selu",
     "sigmoid",
     "silu",
+    "sinusoidal_positions",
     "softmax",
     "softmax_cross_entropy",
     "softplus",

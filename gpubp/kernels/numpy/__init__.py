@@ -3,6 +3,30 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, convolution, dense, loss, normalization, smooth, softmax, update
+from . import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    loss,
+    normalization,
+    positions,
+    smooth,
+    softmax,
+    update,
+)
 
-__all__ = ["activation", "convolution", "dense", "loss", "normalization", "smooth", "softmax", "update"]
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "dense",
+    "embedding",
+    "loss",
+    "normalization",
+    "positions",
+    "smooth",
+    "softmax",
+    "update",
+]
