@@ -19,6 +19,7 @@ from ..functions import (
 )
 from ..state import State
 from .activation import PReLU
+from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
 from .initializers import (
@@ -38,20 +39,33 @@ from .initializers import (
 from .layer import Layer
 from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
+from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AvgPool",
     "BatchNorm",
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool",
     "GroupNorm",
     "Key",
     "Lambda",
     "Layer",
     "LayerNorm",
+    "MaxPool",
     "PReLU",
     "Parameter",
     "RMSNorm",
