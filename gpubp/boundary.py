@@ -108,6 +108,13 @@ def add_at(xp: Any, x: Any, key: Any, value: Any) -> Any:
     return _accumulate(xp, xp.asarray(x, copy=True), key, value)
 
 
+def add_in(xp: Any, own: Any, key: Any, value: Any) -> Any:
+    """Plain `own` with `value` added at ``own[key]``; `own` itself is overwritten where arrays can be."""
+    if hasattr(own, "at"):
+        return own.at[key].add(value)
+    return _accumulate(xp, own, key, value)
+
+
 def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
     """Zeros of `shape` with `value` added at ``[key]``: the adjoint of `take_at`."""
     if (traced := getattr(xp, "_scatter", None)) is not None:
@@ -233,3 +240,92 @@ def _by_search(xp: Any, x: Any, key: Any, value: Any, add: bool) -> Any:
     found = xp.take(values, xp.where(written, end - 1, 0))
     new = xp.where(written, flat + found if add else found, flat)
     return xp.reshape(new, x.shape)
+
+
+# -- random numbers
+
+_LOW = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_BUMPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+
+
+def bernoulli(
+    xp: Any, like: Any, keep: float, key: tuple[int, int], step: Any, shape: tuple[int, ...], stream: int = 0
+) -> Any:
+    """A boolean array of `shape`, where `like` lives: each element is true with the probability `keep`.
+
+    The numbers depend on `key`, `step` and `stream` alone and are the same in every library: 32-bit halves, the lower
+    one first, of NumPy's Philox 4x64-10 with the counter (0, step, stream, 0), compared with ``keep * 2**32``.
+
+    Parameters
+    ----------
+    xp, like
+        Namespace of plain arrays, and one of them, whose device is taken.
+    keep
+        A probability, from 0 to 1.
+    key
+        Two numbers from 0 to 2**64 - 1.
+    step
+        A whole number from 0, or a 0-d integer array, which is not read on the host if it is on a device.
+    shape
+        Of the result.
+    stream
+        Number of a part of a draw that is made in several.
+
+    Notes
+    -----
+    Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011.
+    """
+    n = math.prod(shape)
+    largest = round(keep * 2**32) - 1
+    if largest < 0:
+        return xp.zeros(shape, dtype=xp.bool, device=like.device)
+    if type(like).__module__ == "numpy" or hasattr(like, "at"):  # JAX may have no 64-bit integers
+        halves = _philox_of_numpy(key, int(step), stream, n)
+        return xp.reshape(xp.asarray(halves <= largest), shape)
+    if type(step).__module__ == "numpy":
+        step = int(step)
+    words = _philox(xp, key, step, stream, -(-n // 8), like.device)
+    pairs = xp.stack([words & _LOW, _shifted(words, 32)], axis=-1)
+    return xp.reshape(xp.reshape(pairs, (-1,))[:n] <= largest, shape)
+
+
+def _philox_of_numpy(key: tuple[int, int], step: int, stream: int, n: int) -> Any:
+    import numpy as np
+
+    words = np.random.Philox(
+        key=np.asarray(key, np.uint64), counter=np.asarray([0, step, stream, 0], np.uint64)
+    ).random_raw((n + 1) // 2)
+    return words.astype("<u8", copy=False).view("<u4")[:n]
+
+
+def _philox(xp: Any, key: tuple[int, int], step: Any, stream: int, blocks: int, device: Any) -> Any:
+    """Four 64-bit words for each of a number of blocks, in int64, whose products wrap around everywhere."""
+    like = xp.arange(1, blocks + 1, dtype=xp.int64, device=device)  # NumPy counts before it draws
+    zeros = xp.zeros_like(like)
+    c0, c1, c2, c3 = like, zeros + step, zeros + stream, zeros
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _product(xp, _MULTIPLIERS[0], c0)
+        high1, low1 = _product(xp, _MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ _signed(k0), low1, high0 ^ c3 ^ _signed(k1), low0
+        k0, k1 = (k0 + _BUMPS[0]) % 2**64, (k1 + _BUMPS[1]) % 2**64
+    return xp.reshape(xp.stack([c0, c1, c2, c3], axis=-1), (-1,))
+
+
+def _product(xp: Any, a: int, b: Any) -> tuple[Any, Any]:
+    """The high and the low half of the 128-bit product of a constant and unsigned 64-bit numbers held in int64."""
+    a_high, a_low, b_high, b_low = a >> 32, a & _LOW, _shifted(b, 32), b & _LOW
+    low, cross, other = b_low * a_low, b_low * a_high, b_high * a_low
+    middle = _shifted(low, 32) + (cross & _LOW) + (other & _LOW)
+    high = b_high * a_high + _shifted(cross, 32) + _shifted(other, 32) + _shifted(middle, 32)
+    return high, (middle << 32) | (low & _LOW)
+
+
+def _shifted(x: Any, bits: int) -> Any:
+    """Shift int64 numbers to the right as if they were unsigned."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - 2**64 if word >= 2**63 else word

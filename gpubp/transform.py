@@ -16,7 +16,8 @@ from typing import Any
 from .array import FINISHED, Array, Tape, box, freeze, of_outputs, strip
 from .boundary import is_complex, is_inexact, one_like, put
 from .namespace import NAMESPACES, fit, several_libraries, twin, twin_of
-from .tree import Node, leaves, leaves_against, map_children, map_leaves, rebuild
+from .state import remembered
+from .tree import Node, frozen_leaves, leaves, leaves_against, map_children, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -26,6 +27,11 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+
+def in_transform() -> bool:
+    """Whether this thread is inside a transform's function."""
+    return _thread.open_transforms > 0
 
 
 class Trace:
@@ -86,6 +92,7 @@ class Trace:
                     lifted = shared[id(x)] = self._lift_array(x)
                 return lifted
 
+            lift_once.of_frozen = self._lift_frozen  # type: ignore[attr-defined]
             return map_leaves(lift_once, tree)
         if isinstance(tree, (dict, list, tuple)):
             return map_children(lambda x: self._lift(x, shared), tree)
@@ -93,7 +100,10 @@ class Trace:
             tree = _scalar(tree, self.tape.ns)
         return map_leaves(self._lift_array, tree)
 
-    def _lift_array(self, x: Any) -> Array:
+    def _lift_frozen(self, x: Any) -> Array:
+        return self._lift_array(x, frozen=True)
+
+    def _lift_array(self, x: Any, frozen: bool = False) -> Array:
         tape, nodes = self.tape, self.nodes
         ns = x.tape.ns if type(x) is Array else NAMESPACES.get(type(x)) or twin_of(x)
         if ns is not tape.ns:
@@ -101,8 +111,10 @@ class Trace:
                 raise several_libraries("one transform", tape.ns, ns)
             tape.ns = ns
         if type(x) is Array:
+            if frozen:
+                return x
             x = x.data if x.node is None else freeze(x)
-        if not is_inexact(x.dtype):
+        if frozen or not is_inexact(x.dtype):
             return box(x, ns.root, None)
         lifted = Array()
         lifted.data, lifted.tape, lifted.node = x, tape, len(nodes)
@@ -172,7 +184,7 @@ class Trace:
         def gradient(x: Array) -> Any:
             node = self.nodes.get(id(x))
             if node is None:
-                return None  # an integer array
+                return None  # an integer array, or a frozen one
             g = cotangents[node]
             if g is None:
                 return self.tape.ns.raw.zeros_like(strip(x))
@@ -198,6 +210,8 @@ def _nothing_to_differentiate(trees: list[Any]) -> str:
     given = ", ".join(found) if found else ", ".join(type(x).__name__ for x in trees)
     if not found and any(isinstance(x, Node) for x in trees):
         given += " without arrays (a net has them once it is given a seed, as in seed=0)"
+    if frozen_leaves(trees):
+        given += ", frozen ones among them"
     return f"nothing to differentiate: expected at least one real or complex floating array, got {given}"
 
 
@@ -243,7 +257,8 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
     -------
     function
         ``(value, gradient)``, or ``((value, aux), gradient)``. The gradient has the structure of the argument
-        (a net's gradient is a tree like the net), with plain arrays; None stands for integer arrays.
+        (a net's gradient is a tree like the net), with plain arrays; None stands for integer arrays and frozen
+        parameters.
 
     Raises
     ------
@@ -588,8 +603,8 @@ class _Checkpoint:
     back on the tape, and the sweep goes on with them.
     """
 
-    def __init__(self, tape: Tape, f: Function, args: Any, kwargs: Any, outputs: int) -> None:
-        self.tape, self.f, self.args, self.kwargs, self.outputs = tape, f, args, kwargs, outputs
+    def __init__(self, tape: Tape, f: Function, args: Any, kwargs: Any, reads: list[Any], outputs: int) -> None:
+        self.tape, self.f, self.args, self.kwargs, self.reads, self.outputs = tape, f, args, kwargs, reads, outputs
 
     def pull(self, xp: Any, g: Any, cotangents: list[Any], records: list[Any]) -> tuple[()]:
         seeds = of_outputs(cotangents, self.outputs, g)
@@ -600,7 +615,8 @@ class _Checkpoint:
         _thread.open_transforms += 1
         try:
             f, args, kwargs = _snapshot(self.f, self.args, self.kwargs)  # f may assign to items
-            out = f(*args, **kwargs)
+            with remembered(self.reads):
+                out = f(*args, **kwargs)
         finally:
             _thread.open_transforms -= 1
             self.tape.records = FINISHED
@@ -642,8 +658,9 @@ def checkpoint(f: Function) -> Function:
     """`f`, whose intermediate values are not kept for the backward pass but computed again in it.
 
     Memory falls from all values inside `f` to its arguments, for the price of a second forward pass. `f` must
-    give the same values when called again; it may use traced values that are not its arguments. Variables that it
-    captures are remembered as they are at the call, so a function made in a loop may use the loop's variables.
+    give the same values when called again, as cells (`gpubp.nn.State`) do; it may use traced values that are not its
+    arguments. Variables that it captures are remembered as they are at the call, so a function made in a loop may use
+    the loop's variables.
 
     Raises
     ------
@@ -659,7 +676,8 @@ def checkpoint(f: Function) -> Function:
         tape = max(tapes, key=lambda t: t.level)
         start = len(tape.records)
         before = _snapshot(f, args, kwargs)
-        out = f(*args, **kwargs)
+        with remembered() as reads:
+            out = f(*args, **kwargs)
         made = _made_since(out, tape, start)
         if any(type(x) is Array and x.tape.level > tape.level for x in leaves(out)):
             return out  # f uses values of a later transform, whose records hold values of this one
@@ -669,7 +687,7 @@ def checkpoint(f: Function) -> Function:
             return out
         first = len(records)
         records.extend([None] * (len(made) - 1))
-        records.append(_Checkpoint(tape, *before, outputs=len(made)))
+        records.append(_Checkpoint(tape, *before, reads, outputs=len(made)))
         nodes = iter(range(first, len(records)))
 
         def renumber(x: Any) -> Any:

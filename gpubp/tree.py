@@ -1,7 +1,8 @@
 """Pytrees: dicts, lists, tuples, layers, and the arrays in them.
 
-Arrays are the leaves. Everything else (numbers, strings, functions, None) is carried along unchanged. A layer is
-an object whose class derives from `Node`; its attributes are its children.
+Arrays are the leaves. Everything else (numbers, strings, functions, None) is carried along unchanged, cells
+(`gpubp.state.State`) by reference. A layer is an object whose class derives from `Node`; its attributes are its
+children.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from .array import Array
 from .device import Device, is_array, move
+from .state import State
 
 Leaf = Callable[[Any], Any]
 T = TypeVar("T")
@@ -21,6 +23,8 @@ class Node:
 
     A copy with other leaves is made without calling ``__init__``.
     """
+
+    frozen: frozenset[str] = frozenset()  #: names of attributes whose arrays are not differentiated
 
 
 def _leaf(f: Leaf, x: Any) -> Any:
@@ -46,16 +50,22 @@ def _container(f: Leaf, x: Any) -> Any:
 def _node(f: Leaf, x: Node) -> Any:
     new = object.__new__(type(x))
     new.__dict__ = attributes = x.__dict__.copy()
+    frozen = attributes.get("frozen")
     for name, v in attributes.items():
         handler = _HANDLERS.get(type(v)) or _handler(v)
         if handler is not _static:
-            attributes[name] = f(v) if handler is _leaf else handler(f, v)
+            g = getattr(f, "of_frozen", f) if frozen and name in frozen else f
+            attributes[name] = g(v) if handler is _leaf else handler(g, v)
     return new
+
+
+def _cell(f: Leaf, x: State) -> State:
+    return f.cell(x) if type(f) is _Once else x
 
 
 _HANDLERS: dict[type, Callable[[Leaf, Any], Any]] = {
     Array: _leaf, list: _sequence, tuple: _sequence, dict: _container,
-    type(None): _static, int: _static, float: _static, str: _static, bool: _static,
+    State: _cell, type(None): _static, int: _static, float: _static, str: _static, bool: _static,
 }  # fmt: skip
 
 
@@ -85,22 +95,45 @@ def map_leaves(f: Leaf, tree: T) -> T:
     return (_HANDLERS.get(type(tree)) or _handler(tree))(f, tree)  # type: ignore[no-any-return]
 
 
+class _Once:
+    """A function of arrays that gives one result for an array, or a cell, that stands in several places."""
+
+    def __init__(self, f: Leaf) -> None:
+        self.f = f
+        self.found: dict[int, tuple[Any, Any]] = {}  # by identity; what is known must live as long
+
+    def __call__(self, x: Any) -> Any:
+        if id(x) not in self.found:
+            self.found[id(x)] = x, self.f(x)
+        return self.found[id(x)][1]
+
+    def cell(self, x: State) -> State:
+        if id(x) not in self.found:
+            self.found[id(x)] = x, State(map_leaves(self, x.held))
+        return self.found[id(x)][1]  # type: ignore[no-any-return]
+
+
 def map_distinct(f: Leaf, tree: T) -> T:
-    """`map_leaves`, with one result for an array that stands in several places, so that it stays shared."""
-    found: dict[int, Any] = {}
-
-    def once(x: Any) -> Any:
-        if id(x) not in found:
-            found[id(x)] = f(x)
-        return found[id(x)]
-
-    return map_leaves(once, tree)
+    """`map_leaves` to a tree of its own: what is shared stays shared, and cells are new ones with mapped values."""
+    return map_leaves(_Once(f), tree)
 
 
 def leaves(tree: Any) -> list[Any]:
     """The arrays of a tree, in order, shared ones as often as they stand in it."""
     found: list[Any] = []
     map_leaves(found.append, tree)
+    return found
+
+
+def frozen_leaves(tree: Any) -> list[Any]:
+    """The arrays of a tree's layers that are not differentiated."""
+    found: list[Any] = []
+
+    def pass_by(x: Any) -> Any:
+        return x
+
+    pass_by.of_frozen = found.append  # type: ignore[attr-defined]
+    map_leaves(pass_by, tree)
     return found
 
 
@@ -187,3 +220,10 @@ def _walk(path: str, x: Any) -> Iterator[tuple[str, Any]]:
             yield from _walk(path + step, value)
     elif is_array(x):
         yield path, x
+
+
+def cells_with_paths(tree: Any, path: str = "") -> list[tuple[str, State]]:
+    """The cells of a tree with the way to each, shared ones as often as they stand in it."""
+    if type(tree) is State:
+        return [(path.removeprefix("."), tree)]
+    return [found for step, value in children(tree) or () for found in cells_with_paths(value, path + step)]

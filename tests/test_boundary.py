@@ -7,6 +7,7 @@ import gpubp as bp
 from gpubp import boundary
 from gpubp.namespace import twin
 from gpubp.testing import check_grads
+from gpubp.testing.backends import load
 
 RNG = np.random.default_rng(3)
 ROWS = np.array([0, 2, 2, -1])
@@ -159,3 +160,39 @@ def test_zeros_lie_where_their_model_lies(backend):
     x = backend.asarray(np.ones(2, dtype=np.float32))
     zeros = boundary.zeros(backend.xp, x, (3, 1))
     assert (zeros.dtype, zeros.device, tuple(zeros.shape)) == (x.dtype, x.device, (3, 1))
+
+
+# -- random numbers
+
+KEY = (5, 2**63 + 7)
+
+
+def drawn(backend, keep, step, shape, stream=0):
+    like = backend.asarray(np.zeros(3, "f4"))
+    return backend.to_numpy(boundary.bernoulli(backend.xp, like, keep, KEY, step, shape, stream))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 4, 2), (0, 3)])
+def test_random_bits_are_numpys(backend, shape):
+    n = int(np.prod(shape))
+    words = np.random.Philox(key=np.array(KEY, "u8"), counter=np.array([0, 3, 2, 0], "u8")).random_raw(n // 2 + 1)
+    halves = np.stack([words & 0xFFFFFFFF, words >> 32], axis=-1).reshape(-1)[:n].reshape(shape)
+    for step in (3, np.asarray(3), backend.asarray(np.asarray(3))):
+        np.testing.assert_array_equal(drawn(backend, 0.3, step, shape, 2), halves < round(0.3 * 2**32))
+
+
+def test_random_bits_differ_by_step_and_stream_and_have_their_probability(backend):
+    a, b, c = drawn(backend, 0.5, 0, (64, 64)), drawn(backend, 0.5, 1, (64, 64)), drawn(backend, 0.5, 0, (64, 64), 1)
+    for mask, other in [(a, b), (a, c), (b, c)]:
+        assert 0.45 < np.mean(mask) < 0.55
+        assert 0.45 < np.mean(mask == other) < 0.55
+    assert drawn(backend, 1.0, 0, (50,)).all()
+    assert not drawn(backend, 0.0, 0, (50,)).any()
+
+
+def test_random_bits_read_nothing_on_the_host():
+    standin = load("standin")
+    step = standin.asarray(np.asarray(3))
+    like = standin.asarray(np.zeros(3))
+    with standin.xp.no_host_reads():
+        boundary.bernoulli(standin.xp, like, 0.5, KEY, step, (5,))

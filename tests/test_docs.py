@@ -20,6 +20,11 @@ from gpubp import nn
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = [path for path in sorted((ROOT / "gpubp").rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+UNTIMED = """from hypothesis import settings
+
+settings.register_profile("page", deadline=None)
+settings.load_profile("page")
+"""
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -39,6 +44,7 @@ def test_python_blocks(page, tmp_path):
             lines[start + k] = line
     if not any(lines):
         pytest.skip("no Python block")
+    (tmp_path / "conftest.py").write_text(UNTIMED, encoding="utf-8")
     script = tmp_path / f"page_{page.stem}.py"
     script.write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", script]  # which runs the tests that a page shows, too

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from ..state import State
 from .dense import Dense
+from .dropout import Dropout
 from .initializers import (
     constant,
     glorot_normal,
@@ -16,15 +18,23 @@ from .initializers import (
     uniform,
     zeros,
 )
-from .layer import Layer, Parameter
+from .layer import Layer
+from .parameter import Key, Parameter
 from .sequential import Sequential
+from .shape import Flatten, Lambda, Residual
 from .summary import summary
 
 __all__ = [
     "Dense",
+    "Dropout",
+    "Flatten",
+    "Key",
+    "Lambda",
     "Layer",
     "Parameter",
+    "Residual",
     "Sequential",
+    "State",
     "constant",
     "glorot_normal",
     "glorot_uniform",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
-from ..array import strip
 from ..functions.activation import BY_OUTPUT, NAMES
-from ..functions.checks import check_alike, check_one_device
 from ..functions.dense import dense
 from .initializers import Initializer, glorot_uniform, zeros
-from .layer import UNBUILT, Layer, Parameter
+from .layer import Layer, explain
+from .parameter import Parameter
 
 __all__ = ["Dense"]
 
@@ -20,7 +19,7 @@ class Dense(Layer):
     Parameters
     ----------
     n_in, n_out
-        Lengths of the last axis of the input and of the output.
+        Lengths of the last axis of the input and of the output. `n_in` may be None: it is then that of the first batch.
     activation
         One of `identity` (as None), `sigmoid`, `tanh`, `relu` and `leaky_relu`, as a function or by its name. Put any
         other function behind the layer in a `Sequential`.
@@ -44,7 +43,7 @@ class Dense(Layer):
 
     def __init__(
         self,
-        n_in: int,
+        n_in: int | None,
         n_out: int,
         activation: Any = None,
         *,
@@ -62,39 +61,22 @@ class Dense(Layer):
 
     def __call__(self, x: Any, /) -> Any:
         """Compute the output of shape (..., n_out) for an input of shape (..., n_in)."""
-        try:
-            return dense(x, self.W, self.b, activation=self.activation)
-        except (AttributeError, TypeError, ValueError):
-            self._explain(x)
-            raise
+        return self.before(x, self.activation)
 
     def before(self, x: Any, activation: str) -> Any:
         """Compute this layer and the activation that follows it in one call."""
+        if type(self.W) is Parameter:
+            self.complete(x)
         try:
             return dense(x, self.W, self.b, activation=activation)
         except (AttributeError, TypeError, ValueError):
-            self._explain(x)
+            explain(self, x, (..., self.W.shape[0]))
             raise
-
-    def _explain(self, x: Any) -> None:
-        """Raise an error that names this layer, if the input or the parameters are at fault."""
-        if isinstance(self.W, Parameter):
-            _unbuilt(self)
-        if x is None:
-            raise TypeError(f"{self!r} expects arrays, got None as input")
-        check_alike(repr(self), input=x, W=self.W, b=self.b)
-        check_one_device(repr(self), input=x, W=self.W, b=self.b)
-        if (n_in := self.W.shape[0]) not in strip(x).shape[-1:]:
-            raise ValueError(f"{self!r} expects an input of shape (..., {n_in}), got {tuple(x.shape)}")
 
     def __repr__(self) -> str:
         n_in, n_out = self.W.shape
         activation = "" if self.activation == "identity" else f", {self.activation}"
         return f"Dense({n_in}, {n_out}{activation}{'' if self.b is not None else ', bias=False'})"
-
-
-def _unbuilt(layer: Layer) -> NoReturn:
-    raise RuntimeError(f"{layer!r} has no parameters yet: {UNBUILT}")
 
 
 def _activation_name(activation: Any) -> str:

@@ -44,9 +44,13 @@ def generator(seed: int, path: str) -> np.random.Generator:
     """
     if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed!r}")
-    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
-    key = np.array([seed, int.from_bytes(digest, "little")], dtype=np.uint64)
+    key = np.array([seed, digest(path)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def digest(path: str) -> int:
+    """Return a number below 2**64 for a path, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
 
 
 def fans(shape: Shape) -> tuple[int, int]:

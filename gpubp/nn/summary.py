@@ -6,7 +6,8 @@ from typing import Any
 
 from ..device import is_array, raw_namespace
 from ..tree import leaves
-from .layer import Layer, check_built
+from .layer import Layer
+from .parameter import check_built
 from .sequential import Sequential
 
 __all__ = ["summary"]

@@ -10,10 +10,10 @@ from typing import Any
 from ..device import device_of, library, raw_namespace
 from ..functions.update import Update
 from ..fused import load_kernels
+from ..layout import Layout
 from ..namespace import twin_of
-from ..nn.layer import check_built
+from ..nn.parameter import check_built
 from ..tree import leaves_with_paths
-from .layout import Layout
 
 #: Arrays of up to this many elements share one buffer; larger ones are updated alone, in chunks that fit a cache.
 SMALL, CHUNK = 16384, 16384
@@ -85,12 +85,13 @@ class Optimizer(ABC):
         ----------
         grads
             The gradient, a tree like the one given to the optimizer, as `gpubp.value_and_grad` returns it. It is not
-            changed.
+            changed. Parameters whose gradient is None, since they are frozen, stay as they are, and so does what the
+            optimizer remembers of them.
 
         Raises
         ------
         TypeError, ValueError
-            If it has another structure, or an array of another shape.
+            If it has another structure, an array of another shape, or no array at all.
         """
         try:
             arrays = self._layout.read(self.tree)
@@ -99,7 +100,8 @@ class Optimizer(ABC):
             gradients = self._layout.read(grads)
             if len(self._own) < len(gradients):
                 gradients = tuple(gradients[k] for k in self._own)
-            if [g.shape for g in gradients] != self._shapes:
+            shapes = [None if g is None else g.shape for g in gradients]
+            if shapes != self._shapes and (not any(shapes) or any(map(_differ, shapes, self._shapes))):
                 raise ValueError
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
@@ -133,15 +135,31 @@ class Optimizer(ABC):
     def _explain(self, grads: Any) -> None:
         """Raise an error that says where the gradient's tree differs."""
         given = dict(leaves_with_paths(grads))
-        missing = [path for path in self._layout.paths if path not in given]
+        if not given:
+            raise TypeError(
+                f"the gradient, a {type(grads).__name__}, holds no array, where {', '.join(self._layout.paths[:5])} "
+                "are expected: is every parameter frozen?"
+            )
+        missing = [path for path in self._layout.paths if path not in given and not self._is_none(grads, path)]
         if missing:
             raise TypeError(
                 f"the gradient has another structure than the parameters: no array at {', '.join(missing[:5])}; "
                 f"it is a {type(grads).__name__} with {', '.join(list(given)[:5]) or 'no arrays'}"
             )
         for path, (shape, _) in zip(self._layout.paths, self._specs, strict=True):
-            if tuple(given[path].shape) != shape:
+            if path in given and tuple(given[path].shape) != shape:
                 raise ValueError(f"the gradient of {path} has shape {tuple(given[path].shape)}, expected {shape}")
+
+    def _is_none(self, grads: Any, path: str) -> bool:
+        """Whether the gradient's tree has None in the place of an array."""
+        try:
+            return self._layout.read_one(grads, path) is None
+        except (AttributeError, IndexError, KeyError, TypeError):
+            return False
+
+
+def _differ(shape: Any, expected: Any) -> bool:
+    return shape is not None and shape != expected
 
 
 class _New:
@@ -157,7 +175,7 @@ class _New:
 
     def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         stepped = [
-            self.update(self.xp, p, g, state, **settings)
+            (p, state) if g is None else self.update(self.xp, p, g, state, **settings)
             for p, g, state in zip(self.arrays, gradients, self.state, strict=True)
         ]
         self.arrays = [p for p, _ in stepped]
@@ -204,11 +222,12 @@ class _Buffer:
         self.flat = xp.empty(n, dtype=dtype)
         self.state = tuple(xp.zeros(n, dtype=dtype) for _ in range(slots))
         room = CHUNK if self.large else n
-        self.gradient, self.temporary = xp.empty(room, dtype=dtype), xp.empty(room, dtype=dtype)
-        self.views, self.gradient_views = [], []
+        self.gradient, self.temporary = xp.zeros(room, dtype=dtype), xp.empty(room, dtype=dtype)
+        self.parts, self.views, self.gradient_views = [], [], []
         start = 0
         for x in arrays:
             part = slice(start, start + x.size)
+            self.parts.append(part)
             self.views.append(self.flat[part].reshape(x.shape))
             if not self.large:
                 self.gradient_views.append(self.gradient[part].reshape(x.shape))
@@ -216,11 +235,18 @@ class _Buffer:
 
     def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         if self.large:
-            self._step_in_chunks(gradients[0].reshape(-1), settings)
+            if gradients[0] is not None:
+                self._step_in_chunks(gradients[0].reshape(-1), settings)
             return
-        for view, g in zip(self.gradient_views, gradients, strict=True):
-            view[...] = g
+        frozen = []
+        for part, view, g in zip(self.parts, self.gradient_views, gradients, strict=True):
+            if g is None:
+                frozen += [(flat[part], flat[part].copy()) for flat in (self.flat, *self.state)]
+            else:
+                view[...] = g
         self.update(self.flat, self.gradient, self.state, self.temporary, **settings)
+        for view, old in frozen:
+            view[...] = old
 
     def _step_in_chunks(self, gradient: Any, settings: dict[str, Any]) -> None:
         for start in range(0, self.n, CHUNK):

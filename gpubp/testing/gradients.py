@@ -13,7 +13,7 @@ from ..boundary import is_inexact
 from ..device import device_of, is_array, move, to_numpy
 from ..namespace import constant
 from ..transform import jvp, map_scalars, vjp
-from ..tree import Node, leaves, leaves_with_paths, map_leaves, rebuild
+from ..tree import Node, cells_with_paths, frozen_leaves, leaves, leaves_with_paths, map_leaves, rebuild
 
 Function = Callable[..., Any]
 
@@ -47,7 +47,8 @@ def check_grads(
         Function of pytrees of arrays, nets among them, with a pytree of arrays as its result.
     args
         A tuple of its positional arguments, or the only one: float64 or complex128 arrays of any library, trees of
-        them, nets; integer arrays are constants.
+        them, nets; integer arrays are constants. Cells of nets (`gpubp.nn.State`) hold the same at each evaluation, and
+        at the end.
     order
         The highest derivative to check.
     argnums
@@ -91,7 +92,14 @@ def check_grads(
     chosen = tuple(args[k] for k in numbers)
     names = [f"args[{k}]" for k in numbers]
 
+    cells = [(cell, cell.held) for _, cell in cells_with_paths([f, args])]
+
+    def restore() -> None:
+        for cell, held in cells:
+            cell.held = held
+
     def of_chosen(*values: Any) -> Any:
+        restore()
         traced = any(type(x) is Array for x in leaves(values))
         full = [map_leaves(constant, arg) if traced else arg for arg in args]
         for k, v in zip(numbers, values, strict=True):
@@ -101,11 +109,14 @@ def check_grads(
     rng = np.random.default_rng(seed)
     tolerances = (RTOL, ATOL) if rtol is None or atol is None else (rtol, atol)
     function = of_chosen
-    for n in range(1, order + 1):
-        check = _Check(function, chosen, names, n, eps, *tolerances, rng)
-        for _ in range(directions):
-            check.run()
-        function = _gradient(function, check.weights)
+    try:
+        for n in range(1, order + 1):
+            check = _Check(function, chosen, names, n, eps, *tolerances, rng)
+            for _ in range(directions):
+                check.run()
+            function = _gradient(function, check.weights)
+    finally:
+        restore()
 
 
 def _gradient(f: Function, weights: Any) -> Function:
@@ -290,8 +301,9 @@ def _keys(args: Any) -> list[Any]:
 def _inputs(args: Any, names: list[str]) -> dict[Any, tuple[list[str], Any]]:
     """The differentiable inputs by key: the paths to each, and its values on the host."""
     found: dict[Any, tuple[list[str], Any]] = {}
+    frozen = set(map(id, frozen_leaves(args)))
     for key, (path, x) in zip(_keys(args), named_leaves(args, names), strict=True):
-        if not is_inexact(x.dtype):
+        if not is_inexact(x.dtype) or id(x) in frozen:
             continue
         _check_precision(path, x)
         found.setdefault(key, ([], to_numpy(x)))[0].append(path)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..boundary import is_inexact
 from ..device import to_numpy
 from ..transform import map_scalars, vjp
-from ..tree import Node, leaves_with_paths, map_leaves
+from ..tree import Node, cells_with_paths, leaves_against, leaves_with_paths, map_distinct, map_leaves
 from .backends import Backend, load
 from .gradients import draw, named_leaves
 
@@ -75,8 +74,8 @@ def assert_parity(
     """Assert that a function or a net computes the same on every backend, from the same host arrays.
 
     Compared with the first backend, array by array: the outputs; every gradient, of the outputs weighted with
-    random numbers; and for a net its parameters after each of `steps` steps of gradient descent towards random
-    targets.
+    random numbers; and for a net its parameters and cells after each of `steps` steps of gradient descent towards
+    random targets.
 
     Parameters
     ----------
@@ -117,7 +116,7 @@ def assert_parity(
     args = args if isinstance(args, tuple) else (args,)
     inputs = map_leaves(lambda x: _cast(to_numpy(x), dtype), map_scalars(args))
     if isinstance(f, Node):
-        net = map_leaves(lambda x: _cast(to_numpy(x), dtype), f)
+        net = map_distinct(lambda x: _cast(to_numpy(x), dtype), f)
         tree: Any = (net, *inputs)
         names = ["net", *(f"args[{k}]" for k in range(len(args)))]
         function: Any = _apply
@@ -149,7 +148,7 @@ _Arrays = dict[_Key, np.ndarray[Any, Any]]
 
 def _run(f: Any, tree: Any, names: list[str], backend: Backend, steps: int, lr: float, seed: int) -> _Arrays:
     """Compute everything on one backend and bring it back to the host."""
-    args = map_leaves(backend.asarray, tree)
+    args = map_distinct(backend.asarray, tree)
     out, pullback = vjp(f, *args)
     results: _Arrays = {("output", 0, path): backend.to_numpy(x) for path, x in leaves_with_paths(out)}
     drawn = map_leaves(lambda x: draw(np.random.default_rng(seed), x), out)
@@ -159,23 +158,23 @@ def _run(f: Any, tree: Any, names: list[str], backend: Backend, steps: int, lr: 
     for step in range(1, steps + 1):
         out, pullback = vjp(f, *args)
         gaps = map_leaves(lambda x: backend.asarray(_gap(backend.to_numpy(x), seed)), out)
-        slopes = iter([g for _, g in leaves_with_paths(pullback(gaps)[0])])
-        net = _descend(args[0], slopes, lr)
+        net = _descend(args[0], leaves_against(args[0], pullback(gaps)[0]), lr)
         args = (net, *args[1:])
         for path, x in named_leaves((net,), ["net"]):
             results["parameter", step, path] = backend.to_numpy(x)
+        for path, cell in cells_with_paths(net):
+            results["cell", step, f"net.{path}"] = backend.to_numpy(cell.held)
     return results
 
 
-def _descend(net: Any, slopes: Any, lr: float) -> Any:
+def _descend(net: Any, gradients: list[Any], lr: float) -> Any:
     """Take a step of gradient descent; arrays that layers share stay shared."""
     stepped: dict[int, Any] = {}
+    slopes = iter(gradients)
 
     def step(x: Any) -> Any:
-        if not is_inexact(x.dtype):
-            return x
         g = next(slopes)
-        return stepped.setdefault(id(x), x - lr * g)
+        return x if g is None else stepped.setdefault(id(x), x - lr * g)
 
     return map_leaves(step, net)
 

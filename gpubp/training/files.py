@@ -1,4 +1,4 @@
-"""Parameters in safetensors files."""
+"""Nets in safetensors files: their parameters and their cells."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..device import device_of, move, to_numpy
-from ..nn.layer import check_built
-from ..optim.layout import Layout
-from ..tree import leaves_with_paths
+from ..device import to_numpy
+from ..nn.parameter import check_built
+from ..nn.surgery import load_state, state_of
 
 __all__ = ["load", "save", "write_atomically"]
 
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 
 def save(net: Any, file: str | os.PathLike[str]) -> None:
-    """Write the arrays of a net, or of any tree, to a safetensors file under their paths.
+    """Write the arrays of a net (its cells too), or of any tree, to a safetensors file under their paths.
 
     The file is complete or not there: it takes the place of an older one in one move, which stays whole until then. An
     array that stands in several places is written once, under its first path.
@@ -41,7 +40,7 @@ def save(net: Any, file: str | os.PathLike[str]) -> None:
     check_built(net)
     from safetensors.numpy import save as to_bytes
 
-    arrays = {path: to_numpy(x).copy(order="C") for path, x in _distinct(net).items()}
+    arrays = {path: to_numpy(x).copy(order="C") for path, x in state_of(net).items()}
     if not arrays:
         raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays")
     write_atomically(file, to_bytes(arrays, metadata={"format": "gpubp"}))
@@ -76,19 +75,7 @@ def load(file: str | os.PathLike[str], net: T) -> T:
         found = from_bytes(Path(file).read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
-    wanted = _distinct(net)
-    faults = [f"{path} is missing" for path in wanted if path not in found]
-    faults += [f"{path} is in the file and not in the net" for path in sorted(found) if path not in wanted]
-    for path, x in wanted.items():
-        if path in found:
-            there, here = found[path], to_numpy(x)
-            if there.shape != here.shape or there.dtype != here.dtype:
-                faults.append(f"{path} is {there.dtype}{list(there.shape)}, expected {here.dtype}{list(here.shape)}")
-    if faults:
-        raise ValueError(f"{os.fspath(file)} does not fit this {type(net).__name__}: {'; '.join(faults)}")
-    moved = {id(x): move(found[path], device_of(x)) for path, x in wanted.items()}
-    layout = Layout(net, every=True)
-    layout.write(net, [moved[id(x)] for x in layout.read(net)])
+    load_state(net, found, os.fspath(file), "file")
     return net
 
 
@@ -97,14 +84,6 @@ def _check_name(file: Any) -> None:
         raise TypeError(
             f"expected the name of a file, got {type(file).__name__}; it is save(net, file) and load(file, net)"
         )
-
-
-def _distinct(tree: Any) -> dict[str, Any]:
-    """Return the arrays of a tree by path, a shared one under its first path only."""
-    first: dict[int, tuple[str, Any]] = {}
-    for path, x in leaves_with_paths(tree):
-        first.setdefault(id(x), (path, x))
-    return dict(first.values())
 
 
 def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:

@@ -13,7 +13,8 @@ from ..boundary import is_inexact
 from ..data import batches
 from ..data.batches import check_at_least_1
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
-from ..nn.layer import check_built
+from ..nn.parameter import check_built, unsized
+from ..nn.surgery import mode
 from ..optim import Optimizer
 from ..transform import value_and_grad
 from ..tree import leaves
@@ -46,7 +47,7 @@ METRICS: dict[str, Metric] = {"accuracy": accuracy}
 def fit(
     net: Any,
     loss: Loss,
-    opt: Optimizer,
+    opt: Optimizer | Callable[[Any], Optimizer],
     train: Data,
     *,
     epochs: int,
@@ -62,11 +63,13 @@ def fit(
     Parameters
     ----------
     net
-        A built net; it is called as ``net(x)`` for the metrics.
+        A net that has its seed; it is called as ``net(x)`` for the metrics. Lengths that it was not told it learns from
+        the first batch. It is in training mode for the steps, in evaluation mode for the metrics.
     loss
         ``loss(net, x, y)`` gives a scalar, a mean over the batch.
     opt
-        The optimizer made for this net.
+        The optimizer made for this net, or a function that makes it, such as ``lambda net: optim.Adam(net, 1e-3)``,
+        as a net needs that has not seen a batch.
     train
         Two arrays with one example a row, ``(inputs, targets)``.
     epochs
@@ -103,12 +106,18 @@ def fit(
     check_at_least_1("batch_size", batch_size)
     _check_call(loss)
     _check_metrics(metrics)
-    check_built(net)
-    _check_optimizer(opt, net)
     options = _as_the_net(net, device, None)
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             _check_data(name, data)
+    if unsized(net):
+        net.build(next(iter(batches(train, batch_size, **options)))[0])
+    check_built(net)
+    if not isinstance(opt, Optimizer) and callable(opt):
+        opt = opt(net)
+    _check_optimizer(opt, net)
+    for data in (train, validation):
+        if data is not None:
             _check_labels(net, data, options)
 
     step = value_and_grad(loss)
@@ -117,11 +126,12 @@ def fit(
     with _Bar(epochs * size, progress) as bar:
         for epoch in range(epochs):
             mean = _Mean()
-            for x, y in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
-                value, grads = step(net, x, y)
-                opt.step(grads)
-                mean.add(value, x.shape[0])
-                bar.step()
+            with mode(net, training=True):
+                for x, y in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
+                    value, grads = step(net, x, y)
+                    opt.step(grads)
+                    mean.add(value, x.shape[0])
+                    bar.step()
             row = {"epoch": epoch + 1, "loss": mean.read()}
             if not math.isfinite(row["loss"]):
                 raise FloatingPointError(_not_finite(row, history))
@@ -146,7 +156,7 @@ def evaluate(
     device: Device | str | None = None,
     dtype: str | None = None,
 ) -> dict[str, float]:
-    """Measure loss and metrics of a net.
+    """Measure loss and metrics of a net, in evaluation mode.
 
     Parameters
     ----------
@@ -167,11 +177,12 @@ def evaluate(
     _check_metrics(metrics)
     _check_pair("data", data)
     means = {name: _Mean() for name in ("loss", *metrics)}
-    for x, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
-        means["loss"].add(loss(net, x, y), x.shape[0])
-        output = net(x)
-        for name in metrics:
-            means[name].add(_measured(name, output, y), x.shape[0])
+    with mode(net, training=False):
+        for x, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
+            means["loss"].add(loss(net, x, y), x.shape[0])
+            output = net(x)
+            for name in metrics:
+                means[name].add(_measured(name, output, y), x.shape[0])
     return {name: mean.read() for name, mean in means.items()}
 
 
@@ -225,7 +236,10 @@ def _check_call(loss: Loss) -> None:
 
 def _check_optimizer(opt: Any, net: Any) -> None:
     if not isinstance(opt, Optimizer):
-        raise TypeError(f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}")
+        raise TypeError(
+            f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; "
+            "or a function of the net that makes one"
+        )
     if opt.tree is not net:
         raise ValueError(
             "the optimizer was made for another net: make it for the one that is trained, after net.to(...) or "
@@ -260,7 +274,8 @@ def _check_data(name: str, data: Data) -> None:
 def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
     """Refuse labels that are not below the number of outputs."""
     x, y = next(iter(batches(data, 1, **options)))
-    output = net(x)
+    with mode(net, training=False):
+        output = net(x)
     if is_inexact(y.dtype) or output.ndim != y.ndim + 1:
         return
     classes, largest = output.shape[-1], to_numpy(data[1]).max()

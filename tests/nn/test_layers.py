@@ -182,8 +182,8 @@ def test_what_is_no_layer_is_refused():
         nn.Sequential(nn.Dense(3, 4), "relu")
     with pytest.raises(ValueError, match="identity, sigmoid, tanh, relu, leaky_relu, got 'swish'"):
         nn.Dense(3, 4, "swish")
-    with pytest.raises(ValueError, match=r"whole numbers from 0, got \(None, 4\)"):
-        nn.Dense(None, 4)
+    with pytest.raises(ValueError, match=r"whole numbers from 0, got \(-1, 4\)"):
+        nn.Dense(-1, 4)
 
 
 def test_summary():

@@ -201,9 +201,11 @@ def test_a_gradient_of_another_structure():
     opt = optim.SGD(net, 1.0)
     with pytest.raises(TypeError, match=r"another structure.*no array at layers\[0\].W.*a dict with \['W'\]"):
         opt.step({"W": np.ones(2)})
-    grads.layers[0].b = None
+    del grads.layers[0].b
     with pytest.raises(TypeError, match=r"no array at layers\[0\].b"):
         opt.step(grads)
+    with pytest.raises(TypeError, match=r"a Sequential, holds no array, .*layers\[0\].W.* is every parameter frozen\?"):
+        opt.step(bp.tree.map_leaves(lambda _: None, net))
     _, grads = net_and_grads()
     grads.layers[2].b = np.ones((1, 1))
     with pytest.raises(ValueError, match=r"the gradient of layers\[2\].b has shape \(1, 1\), expected \(1,\)"):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from keyword import iskeyword
 from typing import Any
 
-from ..boundary import is_inexact
-from ..device import is_array
-from ..tree import Node
+from .boundary import is_inexact
+from .device import is_array
+from .tree import Node
 
 # One step from an object to a child: whether the child is an attribute, and its name, key or index.
 Step = tuple[bool, Any]
@@ -32,6 +32,12 @@ class Layout:
         self.paths = [path for path, _ in found]
         self._steps = [steps for _, steps in found]
         self.read = _reader(self._steps)
+
+    def read_one(self, tree: Any, path: str) -> Any:
+        """Return what stands in one of the places."""
+        for step in self._steps[self.paths.index(path)]:
+            tree = _child(tree, step)
+        return tree
 
     def write(self, tree: Any, arrays: Any) -> None:
         """Put arrays in the places of those of the tree."""
