@@ -9,6 +9,7 @@ from ..tree import leaves
 from .layer import Layer
 from .parameter import check_built
 from .sequential import Sequential
+from .surgery import mode
 
 __all__ = ["summary"]
 
@@ -38,7 +39,8 @@ def summary(net: Layer, x: Any) -> str:
         p = parameters[0]
         x = raw_namespace(p).zeros(tuple(x), dtype=p.dtype, device=p.device)
     rows = [("layer", "output shape", "parameters"), ("input", str(tuple(x.shape)), "")]
-    _rows(net, x, rows)
+    with mode(net, training=False):  # it is not a batch to count
+        _rows(net, x, rows)
     rows.append(("total", "", f"{net.count_parameters():,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
