@@ -366,7 +366,7 @@ def test_tensors_beyond_their_storage(read, file_of, view):
 
 def test_a_tensor_may_not_reach_beyond_the_storage_of_another_dtype(read):
     untyped = w.Storage("Untyped", "0", b"12345", 5)
-    call = w.Call(V3, (untyped, 0, (3,), (1,), 0, {}, w.Name("torch", "int16")))
+    call = w.Call(V3, (untyped, 0, (3,), (1,), False, {}, w.Name("torch", "int16")))
     with pytest.raises(ValueError, match="beyond the end"):
         read(w.zip_file(call))
     with pytest.raises(ValueError, match="big-endian system"):

@@ -45,7 +45,7 @@ def seeds():
     """Small files with every kind of thing in them."""
     a, b = w.storage(X), w.storage(np.arange(4, dtype="int64"), "1")
     c = w.storage(np.arange(3, dtype="int16"), "2", kind="BFloat16")
-    untyped = (w.Storage("Untyped", "3", bytes(range(8)), 8), 1, (3,), (1,), 0, {}, w.Name("torch", "uint16"))
+    untyped = (w.Storage("Untyped", "3", bytes(range(8)), 8), 1, (3,), (1,), False, {}, w.Name("torch", "uint16"))
     v3 = w.Call(w.Name("torch._utils", "_rebuild_tensor_v3"), untyped)
     plain = [
         1,

@@ -53,9 +53,9 @@ def tensor(of_storage, offset=0, size=None, stride=None, *more):
     return Call(Name("torch._utils", "_rebuild_tensor_v2"), arguments)
 
 
-def encode(x, storages):
+def encode(x, storages, legacy=False):
     """Instructions that build a value; storages that it refers to are noted."""
-    code = lambda v: encode(v, storages)  # noqa: E731
+    code = lambda v: encode(v, storages, legacy)  # noqa: E731
     if isinstance(x, Raw):
         return x.code
     if isinstance(x, Name):
@@ -65,7 +65,8 @@ def encode(x, storages):
     if isinstance(x, Storage):
         storages[x.key] = x
         module = "torch.storage" if x.kind == "Untyped" else "torch"
-        return code(("storage", Name(module, f"{x.kind}Storage"), x.key, "cpu", x.numel, *x.part)) + b"Q"
+        part = x.part or ((None,) if legacy else ())
+        return code(("storage", Name(module, f"{x.kind}Storage"), x.key, "cpu", x.numel, *part)) + b"Q"
     if x is None or x is True or x is False:
         return {None: b"N", True: b"\x88", False: b"\x89"}[x]
     if isinstance(x, int):
@@ -86,8 +87,8 @@ def encode(x, storages):
     return b"}(" + b"".join(code(k) + code(v) for k, v in x.items()) + b"u"
 
 
-def pickle_of(x, storages=None):
-    return b"\x80\x02" + encode(x, {} if storages is None else storages) + b"."
+def pickle_of(x, storages=None, legacy=False):
+    return b"\x80\x02" + encode(x, {} if storages is None else storages, legacy) + b"."
 
 
 def zip_file(content, *, order="little", prefix="archive", change=None, storages=None):
@@ -111,7 +112,7 @@ def zip_of(members, compression=zipfile.ZIP_STORED):
 def legacy_file(content, *, protocol=1001, keys=None, storages=None):
     """The bytes of a file of the older format."""
     storages = {} if storages is None else storages
-    body = pickle_of(content, storages)
+    body = pickle_of(content, storages, legacy=True)
     keys = sorted(storages) if keys is None else keys
     info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = [MAGIC, pickle_of(protocol), pickle_of(info), body, pickle_of(keys)]
