@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
 from ..state import State
+from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
 from .initializers import (
@@ -21,20 +22,33 @@ from .initializers import (
 from .layer import Layer
 from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
+from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AvgPool",
     "BatchNorm",
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool",
     "GroupNorm",
     "Key",
     "Lambda",
     "Layer",
     "LayerNorm",
+    "MaxPool",
     "Parameter",
     "RMSNorm",
     "Residual",
