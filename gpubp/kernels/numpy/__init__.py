@@ -3,7 +3,20 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, attention, convolution, dense, embedding, loss, normalization, positions, recurrent, update
+from . import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    loss,
+    normalization,
+    positions,
+    recurrent,
+    smooth,
+    softmax,
+    update,
+)
 
 __all__ = [
     "activation",
@@ -15,5 +28,7 @@ __all__ = [
     "normalization",
     "positions",
     "recurrent",
+    "smooth",
+    "softmax",
     "update",
 ]
