@@ -19,8 +19,8 @@ from ..functions import (
 )
 from ..state import State
 from .activation import PReLU
-from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .attention import MultiHeadAttention, TransformerBlock
+from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding, SinusoidalPositions

@@ -174,9 +174,9 @@ class TransformerBlock(Layer):
 
     Notes
     -----
-    Vaswani et al., "Attention is all you need", 2017; the norms before the layers: Xiong et al., "On layer normalization
-    in the Transformer architecture", 2020; GELU: Hendrycks, Gimpel, "Gaussian error linear units", 2016. Weights are
-    drawn as those of `MultiHeadAttention` and `Dense`.
+    Vaswani et al., "Attention is all you need", 2017; norms before the layers: Xiong et al., "On layer normalization in
+    the Transformer architecture", 2020; GELU: Hendrycks, Gimpel, "Gaussian error linear units", 2016. Weights are drawn
+    as those of `MultiHeadAttention` and `Dense`.
     """
 
     def __init__(

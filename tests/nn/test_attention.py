@@ -138,7 +138,9 @@ def test_checkpoint_repeats_the_dropout():
 
 
 def test_a_causal_net_learns_to_repeat_what_stood_two_places_before():
-    net = nn.Sequential(nn.Embedding(4, 16), nn.TransformerBlock(16, 2, causal=True, rotary=True), nn.Dense(16, 4), seed=0)
+    net = nn.Sequential(
+        nn.Embedding(4, 16), nn.TransformerBlock(16, 2, causal=True, rotary=True), nn.Dense(16, 4), seed=0
+    )
     opt = optim.Adam(net, 0.01)
     step = bp.value_and_grad(lambda net, x: losses.softmax_cross_entropy(net(x)[:, 2:], x[:, :-2]))
     words = np.random.default_rng(1).integers(0, 4, (16, 10))
@@ -211,7 +213,11 @@ def test_pytorchs_transformer_layer(activation, causal):
     )
     copy_weights(torch, net.attention, theirs.self_attn)
     pairs = {
-        **{f"norm{k}.{a}": getattr(getattr(theirs, f"norm{k}"), b) for k in (1, 2) for a, b in [("gain", "weight"), ("bias", "bias")]},
+        **{
+            f"norm{k}.{a}": getattr(getattr(theirs, f"norm{k}"), b)
+            for k in (1, 2)
+            for a, b in [("gain", "weight"), ("bias", "bias")]
+        },
         **{"up.W": theirs.linear1.weight, "up.b": theirs.linear1.bias},
         **{"down.W": theirs.linear2.weight, "down.b": theirs.linear2.bias},
     }
@@ -242,7 +248,9 @@ def test_pytorchs_transformer_layer(activation, causal):
 
 def test_sizes_that_do_not_fit():
     for options in ({"n": 8, "heads": 3}, {"n": 8, "heads": 0}, {"n": 0, "heads": 2}):
-        with pytest.raises(ValueError, match=f"n / heads to be whole, got n={options['n']} and heads={options['heads']}"):
+        with pytest.raises(
+            ValueError, match=f"n / heads to be whole, got n={options['n']} and heads={options['heads']}"
+        ):
             nn.MultiHeadAttention(**options)
     with pytest.raises(ValueError, match="n / heads to be whole, an even number, got n=6 and heads=2"):
         nn.TransformerBlock(6, 2, rotary=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import gpubp as bp
-from gpubp import losses, nn
 from gpubp import functions as F
+from gpubp import losses, nn
 
 rng = np.random.default_rng(0)
 
