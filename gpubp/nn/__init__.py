@@ -19,9 +19,11 @@ from ..functions import (
 )
 from ..state import State
 from .activation import PReLU
+from .attention import MultiHeadAttention, TransformerBlock
 from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
+from .embedding import Embedding, SinusoidalPositions
 from .initializers import (
     constant,
     glorot_normal,
@@ -59,6 +61,7 @@ __all__ = [
     "ConvTranspose3d",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "GroupNorm",
@@ -67,12 +70,15 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MaxPool",
+    "MultiHeadAttention",
     "PReLU",
     "Parameter",
     "RMSNorm",
     "Residual",
     "Sequential",
+    "SinusoidalPositions",
     "State",
+    "TransformerBlock",
     "constant",
     "elu",
     "gelu",
