@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from ..functions import (
+    elu,
+    gelu,
+    identity,
+    leaky_relu,
+    log_softmax,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
 from ..state import State
+from .activation import PReLU
+from .attention import MultiHeadAttention, TransformerBlock
 from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
+from .embedding import Embedding, SinusoidalPositions
 from .initializers import (
     constant,
     glorot_normal,
@@ -16,6 +33,8 @@ from .initializers import (
     lecun_normal,
     lecun_uniform,
     normal,
+    orthogonal,
+    truncated_normal,
     uniform,
     zeros,
 )
@@ -23,6 +42,7 @@ from .layer import Layer
 from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
 from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
@@ -41,6 +61,7 @@ __all__ = [
     "ConvTranspose3d",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "GroupNorm",
@@ -49,12 +70,18 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MaxPool",
+    "MultiHeadAttention",
+    "PReLU",
     "Parameter",
     "RMSNorm",
     "Residual",
     "Sequential",
+    "SinusoidalPositions",
     "State",
+    "TransformerBlock",
     "constant",
+    "elu",
+    "gelu",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
@@ -63,12 +90,25 @@ __all__ = [
     "leaky_relu",
     "lecun_normal",
     "lecun_uniform",
+    "log_softmax",
     "normal",
+    "orthogonal",
     "relu",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
+    "softsign",
     "summary",
     "tanh",
+    "truncated_normal",
     "uniform",
     "zeros",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
 ]

@@ -3,7 +3,21 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, attention, convolution, dense, embedding, loss, normalization, pooling, positions, update
+from . import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    loss,
+    normalization,
+    pooling,
+    positions,
+    recurrent,
+    smooth,
+    softmax,
+    update,
+)
 
 __all__ = [
     "activation",
@@ -15,5 +29,8 @@ __all__ = [
     "normalization",
     "pooling",
     "positions",
+    "recurrent",
+    "smooth",
+    "softmax",
     "update",
 ]
