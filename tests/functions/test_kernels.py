@@ -45,7 +45,18 @@ def test_training_gives_the_same_without_overrides(without_overrides):
 
 @pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 def test_numpy_has_overrides_to_compare():
-    names = "convolution dense gru lstm max_pool mse relu rnn sigmoid softmax_cross_entropy".split()
+    names = [
+        "convolution",
+        "dense",
+        "gru",
+        "lstm",
+        "max_pool",
+        "mse",
+        "relu",
+        "rnn",
+        "sigmoid",
+        "softmax_cross_entropy",
+    ]
     assert set(names) <= {name for name, fused in FUSED.items() if "numpy" in fused.overrides}
     assert all("numpy" in update.in_place for update in UPDATES)
     assert "gpubp.kernels.numpy" in sys.modules
