@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from ..functions import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from ..functions import (
+    elu,
+    gelu,
+    identity,
+    leaky_relu,
+    log_softmax,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
 from ..state import State
+from .activation import PReLU
 from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
@@ -16,6 +31,8 @@ from .initializers import (
     lecun_normal,
     lecun_uniform,
     normal,
+    orthogonal,
+    truncated_normal,
     uniform,
     zeros,
 )
@@ -49,12 +66,15 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MaxPool",
+    "PReLU",
     "Parameter",
     "RMSNorm",
     "Residual",
     "Sequential",
     "State",
     "constant",
+    "elu",
+    "gelu",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
@@ -63,12 +83,19 @@ __all__ = [
     "leaky_relu",
     "lecun_normal",
     "lecun_uniform",
+    "log_softmax",
     "normal",
+    "orthogonal",
     "relu",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
+    "softsign",
     "summary",
     "tanh",
+    "truncated_normal",
     "uniform",
     "zeros",
 ]

@@ -21,8 +21,8 @@ class Dense(Layer):
     n_in, n_out
         Lengths of the last axis of the input and of the output. `n_in` may be None: it is then that of the first batch.
     activation
-        One of `identity` (as None), `sigmoid`, `tanh`, `relu` and `leaky_relu`, as a function or by its name. Put any
-        other function behind the layer in a `Sequential`.
+        One of `identity` (as None), `sigmoid`, `tanh`, `relu`, `leaky_relu`, `elu` and `selu`, as a function or by its
+        name. Put any other function behind the layer in a `Sequential`.
     bias
         Whether there is a bias.
     W_init, b_init
