@@ -24,7 +24,7 @@ __all__ = ["classify", "mobilenet_v2", "read_picture"]
 #: Of every stage of the paper's table 2: expansion, channels, blocks, stride of the first block.
 STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 #: Mean and standard deviation of ImageNet's pixels, from 0 to 1, in red, green and blue.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, DEVIATION = np.asarray([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype="float32")
 #: A few of ImageNet's thousand classes.
 CLASSES = {
     442: "bell cote", 483: "castle", 497: "church", 538: "dome", 663: "monastery", 668: "mosque", 698: "palace",
@@ -83,8 +83,9 @@ def read_picture(file: str | Path, size: int = 224) -> np.ndarray:
     width, height = (short if n == min(picture.size) else int(n * scale) for n in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype="float32") / 255
-    return ((pixels - np.float32(MEAN)) / np.float32(DEVIATION))[None]
+    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype="float32")[None] / 255
+    x: np.ndarray = (pixels - MEAN) / DEVIATION
+    return x
 
 
 def classify(net: nn.Layer, x: Any, n: int = 5) -> list[tuple[int, float]]:
@@ -101,11 +102,14 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where get_data.py has put its sets")
     parser.add_argument("--device", help="as for gpubp.device; by default a GPU where there is one")
     args = parser.parse_args()
+
+    def fetched(name: str) -> Path:
+        return get_data.folder("mobilenet", args.data_dir) / name
+
     device = bp.device(args.device)
     try:
-        folder = None if args.picture and args.weights else get_data.folder("mobilenet", args.data_dir)
-        tensors = read_torch_file(args.weights or folder / "mobilenet_v2-b0353104.pth")
-        picture = read_picture(args.picture or folder / "china.jpg")
+        tensors = read_torch_file(args.weights or fetched("mobilenet_v2-b0353104.pth"))
+        picture = read_picture(args.picture or fetched("china.jpg"))
     except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))
     net = load_torch_weights(mobilenet_v2(), tensors).to(device)

@@ -72,11 +72,9 @@ def test_pictures(mobilenet, tmp_path, monkeypatch):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     x = mobilenet.read_picture(tmp_path / "wide.png", 28)
     assert (x.shape, x.dtype) == ((1, 28, 28, 3), np.float32)
-    black, white = (np.float32(v) - np.float32(mobilenet.MEAN) for v in (0, 1))
-    np.testing.assert_allclose(x[0, :, 0], np.broadcast_to(black / np.float32(mobilenet.DEVIATION), (28, 3)), rtol=1e-5)
-    np.testing.assert_allclose(
-        x[0, :, 27], np.broadcast_to(white / np.float32(mobilenet.DEVIATION), (28, 3)), rtol=1e-5
-    )
+    black, white = (np.float32(v) - mobilenet.MEAN for v in (0, 1))
+    np.testing.assert_allclose(x[0, :, 0], np.broadcast_to(black / mobilenet.DEVIATION, (28, 3)), rtol=1e-5)
+    np.testing.assert_allclose(x[0, :, 27], np.broadcast_to(white / mobilenet.DEVIATION, (28, 3)), rtol=1e-5)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'gpubp\[images\]'"):
         mobilenet.read_picture(tmp_path / "wide.png")
