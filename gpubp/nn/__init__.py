@@ -19,9 +19,11 @@ from ..functions import (
 )
 from ..state import State
 from .activation import PReLU
+from .attention import MultiHeadAttention, TransformerBlock
 from .convolution import Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dense import Dense
 from .dropout import Dropout
+from .embedding import Embedding, SinusoidalPositions
 from .initializers import (
     constant,
     glorot_normal,
@@ -40,6 +42,7 @@ from .layer import Layer
 from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
 from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
@@ -58,6 +61,7 @@ __all__ = [
     "ConvTranspose3d",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "GroupNorm",
@@ -66,12 +70,15 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MaxPool",
+    "MultiHeadAttention",
     "PReLU",
     "Parameter",
     "RMSNorm",
     "Residual",
     "Sequential",
+    "SinusoidalPositions",
     "State",
+    "TransformerBlock",
     "constant",
     "elu",
     "gelu",
@@ -98,4 +105,10 @@ __all__ = [
     "truncated_normal",
     "uniform",
     "zeros",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
 ]

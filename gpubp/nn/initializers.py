@@ -26,6 +26,7 @@ __all__ = [
     "lecun_uniform",
     "normal",
     "orthogonal",
+    "side_by_side",
     "truncated_normal",
     "uniform",
     "zeros",
@@ -179,3 +180,13 @@ def constant(value: float) -> Initializer:
 def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Return zeros, as usual for biases."""
     return np.zeros(shape)
+
+
+def side_by_side(initializer: Initializer, count: int) -> Initializer:
+    """Give an initializer of matrices that stand beside each other in one, each drawn as if it stood alone."""
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        one = (*shape[:-1], shape[-1] // count)
+        return np.concatenate([initializer(rng, one) for _ in range(count)], axis=-1)
+
+    return draw
