@@ -12,17 +12,23 @@ from .loss import (
     mse,
     softmax_cross_entropy,
 )
+from .normalization import batch_norm, batch_norm_inference, group_norm, layer_norm, rms_norm
 
 __all__ = [
+    "batch_norm",
+    "batch_norm_inference",
     "binary_cross_entropy",
     "dense",
     "dropout",
+    "group_norm",
     "half_squared_error",
     "identity",
+    "layer_norm",
     "leaky_relu",
     "mean_half_squared_error",
     "mse",
     "relu",
+    "rms_norm",
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",

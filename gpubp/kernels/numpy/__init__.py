@@ -3,6 +3,6 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, dense, loss, update
+from . import activation, dense, loss, normalization, update
 
-__all__ = ["activation", "dense", "loss", "update"]
+__all__ = ["activation", "dense", "loss", "normalization", "update"]
