@@ -108,6 +108,13 @@ def add_at(xp: Any, x: Any, key: Any, value: Any) -> Any:
     return _accumulate(xp, xp.asarray(x, copy=True), key, value)
 
 
+def add_in(xp: Any, own: Any, key: Any, value: Any) -> Any:
+    """Plain `own` with `value` added at ``own[key]``; `own` itself is overwritten where arrays can be."""
+    if hasattr(own, "at"):
+        return own.at[key].add(value)
+    return _accumulate(xp, own, key, value)
+
+
 def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
     """Zeros of `shape` with `value` added at ``[key]``: the adjoint of `take_at`."""
     if (traced := getattr(xp, "_scatter", None)) is not None:

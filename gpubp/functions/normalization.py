@@ -393,6 +393,11 @@ def _check(name: str, x: Any, eps: float, least: int = 1, **vectors: Any) -> Non
                 f"{name} expects {k} of shape {tuple(x.shape[-1:])} with x of shape {tuple(x.shape)}, "
                 f"got {tuple(v.shape)}"
             )
+    check_eps(name, eps)
+
+
+def check_eps(name: str, eps: float) -> None:
+    """Refuse what cannot be added to a variance."""
     if not eps >= 0:
         raise ValueError(f"{name} expects eps of at least 0, got {eps!r}")
 

@@ -19,19 +19,24 @@ from .initializers import (
     zeros,
 )
 from .layer import Layer
+from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
 
 __all__ = [
+    "BatchNorm",
     "Dense",
     "Dropout",
     "Flatten",
+    "GroupNorm",
     "Key",
     "Lambda",
     "Layer",
+    "LayerNorm",
     "Parameter",
+    "RMSNorm",
     "Residual",
     "Sequential",
     "State",

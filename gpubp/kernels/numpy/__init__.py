@@ -3,6 +3,16 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, dense, loss, normalization, update
+from . import activation, attention, convolution, dense, embedding, loss, normalization, positions, update
 
-__all__ = ["activation", "dense", "loss", "normalization", "update"]
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "dense",
+    "embedding",
+    "loss",
+    "normalization",
+    "positions",
+    "update",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -28,3 +29,16 @@ def ones(char: str, n: int) -> Any:
 def starts(rows: int, n: int) -> Any:
     """Return the positions at which the rows of a flattened (rows, n) array start; not to be written to."""
     return np.arange(0, rows * n, n)
+
+
+_scratch = threading.local()
+
+
+def scratch(name: str, dtype: Any, n: int) -> Any:
+    """Return n elements of a buffer that this thread's next call will use again: for what does not outlive a call."""
+    size = n * dtype.itemsize
+    buffer = getattr(_scratch, name, None)
+    if buffer is None or len(buffer) < size:
+        buffer = np.empty(size, "u1")
+        setattr(_scratch, name, buffer)
+    return buffer[:size].view(dtype)
