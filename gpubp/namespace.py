@@ -36,6 +36,7 @@ _BEYOND: dict[str, Callable[[Any], Function]] = {
     "_put": lambda xp: lambda x, value, *, key: boundary.put(xp, x, key, value),
     "_add_at": lambda xp: lambda x, value, *, key: boundary.add_at(xp, x, key, value),
     "_scatter": lambda xp: lambda value, *, shape, key: boundary.scatter(xp, shape, key, value),
+    "_erf": lambda xp: lambda x: boundary.erf(xp, x),
     "_astype": lambda xp: xp.astype,
     "_to_device": lambda xp: boundary.to_device,
 }

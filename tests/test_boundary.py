@@ -1,5 +1,7 @@
 """Items as functions: reading, assigning, adding, scattering, on every library."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -160,6 +162,31 @@ def test_zeros_lie_where_their_model_lies(backend):
     x = backend.asarray(np.ones(2, dtype=np.float32))
     zeros = boundary.zeros(backend.xp, x, (3, 1))
     assert (zeros.dtype, zeros.device, tuple(zeros.shape)) == (x.dtype, x.device, (3, 1))
+
+
+# -- the error function
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_erf_is_exact_to_a_few_units_in_the_last_place(backend, dtype):
+    x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-30, 0, 301), [0.46875, 4.0, 1e4]]).astype(dtype)
+    expected = np.array([math.erf(float(v)) for v in x])
+    found = backend.to_numpy(boundary.erf(backend.xp, backend.asarray(x)))
+    assert found.dtype == dtype
+    assert (np.abs(found - expected) <= 8 * np.spacing(np.abs(expected).astype(dtype))).all()
+
+
+def test_erf_of_what_is_not_finite(backend):
+    found = boundary.erf(backend.xp, backend.asarray(np.array([-np.inf, np.inf, np.nan])))
+    np.testing.assert_array_equal(backend.to_numpy(found), [-1, 1, np.nan])
+
+
+def test_erf_is_differentiable_to_the_third_order():
+    xp = twin("numpy")
+    x = np.linspace(-2, 2, 5)
+    second = bp.grad(lambda x: xp.sum(bp.grad(lambda x: xp.sum(boundary.erf(xp, x)))(x)))
+    np.testing.assert_allclose(second(x), -4 / math.sqrt(math.pi) * x * np.exp(-x * x), rtol=1e-14)
+    check_grads(second, (x,))
 
 
 # -- random numbers

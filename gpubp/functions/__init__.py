@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .activation import identity, leaky_relu, relu, sigmoid, softmax, tanh
+from .activation import elu, identity, leaky_relu, prelu, relu, selu, sigmoid, tanh
 from .attention import attention, attention_weights
 from .convolution import convolution, convolution_transpose
 from .dense import dense
@@ -13,6 +13,8 @@ from .normalization import batch_norm, batch_norm_inference, group_norm, layer_n
 from .pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from .positions import rotary, sinusoidal_positions
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from .smooth import gelu, silu, softplus, softsign
+from .softmax import log_softmax, logsumexp, softmax
 
 __all__ = [
     "adaptive_avg_pool",
@@ -26,7 +28,9 @@ __all__ = [
     "convolution_transpose",
     "dense",
     "dropout",
+    "elu",
     "embedding",
+    "gelu",
     "global_avg_pool",
     "group_norm",
     "gru",
@@ -35,19 +39,26 @@ __all__ = [
     "identity",
     "layer_norm",
     "leaky_relu",
+    "log_softmax",
+    "logsumexp",
     "lstm",
     "lstm_cell",
     "max_pool",
     "mean_half_squared_error",
     "mse",
+    "prelu",
     "relu",
     "rms_norm",
     "rnn",
     "rnn_cell",
     "rotary",
+    "selu",
     "sigmoid",
+    "silu",
     "sinusoidal_positions",
     "softmax",
     "softmax_cross_entropy",
+    "softplus",
+    "softsign",
     "tanh",
 ]

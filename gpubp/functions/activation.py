@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Activation functions: those that are a function of their output or piecewise linear; others in `smooth`."""
 
 # ruff: noqa: D103  (a fused function has the docstring of its reference)
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..boundary import conj
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_real
+from .checks import check_alike, check_real
 
 
 def identity(x: Any) -> Any:
@@ -105,31 +105,130 @@ def leaky_relu_backward(xp: Any, needs: Any, dY: Any, x: Any, *, slope: float = 
     return (xp.where(x > 0, dY, slope * dY),)
 
 
-def _softmax(x: Any, /, *, axis: int = -1) -> Any:
-    """Exponentials that add up to 1 along an axis.
+def _prelu(x: Any, slope: Any, /) -> Any:
+    """Leaky rectifier with learned slopes: x where x > 0, else ``slope * x`` (also for the derivative at 0).
 
     Parameters
     ----------
     x
-        Real array of any shape but ().
-    axis
-        The axis along which the result adds up to 1.
+        Real array of shape (..., n).
+    slope
+        Derivatives on the negative side, of shape (n,), or (1,) for one that all share.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of several libraries or dtypes.
+    ValueError
+        If the shapes do not fit.
+
+    Notes
+    -----
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015, eq. 1.
     """
-    check_real("softmax", x)
+    _check_prelu(x, slope)
+    xp = array_namespace(x, slope)
+    return xp.where(x > 0, x, xp.multiply(slope, x))
+
+
+@fused(_prelu)
+def prelu(xp: Any, needs: Any, x: Any, slope: Any, /) -> Any:
+    return _prelu(x, slope), (x, slope)
+
+
+@prelu.backward
+def prelu_backward(xp: Any, needs: Any, dY: Any, residuals: Any) -> Any:
+    x, slope = residuals
+    dx = xp.where(x > 0, dY, slope * dY) if needs[0] else None
+    if not needs[1]:
+        return dx, None
+    dSlope = xp.where(x > 0, 0.0, dY * x)
+    if slope.shape[0] != x.shape[-1]:
+        return dx, xp.reshape(xp.sum(dSlope), (1,))
+    return dx, xp.sum(dSlope, axis=tuple(range(x.ndim - 1))) if x.ndim > 1 else dSlope
+
+
+def _check_prelu(x: Any, slope: Any) -> None:
+    check_alike("prelu", x=x, slope=slope)
+    check_real("prelu", x)
+    if not x.ndim or slope.ndim != 1 or slope.shape[0] not in (1, x.shape[-1]):
+        raise ValueError(
+            f"prelu expects x of shape (..., n) and slope of shape (n,) or (1,), got {tuple(x.shape)} and "
+            f"{tuple(slope.shape)}"
+        )
+
+
+def _elu(x: Any, /, *, alpha: float = 1.0) -> Any:
+    """Exponential linear unit: x where x > 0, else ``alpha * (exp(x) - 1)``, whose derivative at 0 is alpha.
+
+    Parameters
+    ----------
+    x
+        Real array of any shape.
+    alpha
+        From 0; the result tends to -alpha on the negative side.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is negative.
+
+    Notes
+    -----
+    Clevert, Unterthiner, Hochreiter, "Fast and accurate deep network learning by exponential linear units", 2016.
+    """
+    check_real("elu", x)
+    check_alpha(alpha)
     xp = array_namespace(x)
-    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.where(x > 0, 0, x)))
 
 
-@fused(_softmax)
-def softmax(xp: Any, needs: Any, x: Any, /, *, axis: int = -1) -> Any:
-    y = _softmax(x, axis=axis)
+def check_alpha(alpha: float) -> None:
+    """Refuse negative ones, with which the sign of the result is not that of the argument."""
+    if alpha < 0:
+        raise ValueError(f"elu expects alpha from 0, got {alpha}")
+
+
+@fused(_elu)
+def elu(xp: Any, needs: Any, x: Any, /, *, alpha: float = 1.0) -> Any:
+    y = _elu(x, alpha=alpha)
     return y, y
 
 
-@softmax.backward
-def softmax_backward(xp: Any, needs: Any, dY: Any, y: Any, *, axis: int = -1) -> Any:
-    return (y * (dY - xp.sum(dY * y, axis=axis, keepdims=True)),)
+@elu.backward
+def elu_backward(xp: Any, needs: Any, dY: Any, y: Any, *, alpha: float = 1.0) -> Any:
+    return (xp.where(y > 0, dY, dY * (y + alpha)),)
+
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _selu(x: Any, /) -> Any:
+    """Scaled ELU that keeps mean 0 and variance 1: 1.0507 x where x > 0, else 1.7581 (exp(x) - 1), also at 0.
+
+    Parameters
+    ----------
+    x
+        Real array of any shape.
+
+    Notes
+    -----
+    Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks", 2017, eq. 2 and 14. Weights are
+    drawn with variance 1 / fan-in, as by `gpubp.nn.lecun_normal`.
+    """
+    check_real("selu", x)
+    return SELU_SCALE * _elu(x, alpha=SELU_ALPHA)
+
+
+@fused(_selu)
+def selu(xp: Any, needs: Any, x: Any, /) -> Any:
+    y = _selu(x)
+    return y, y
+
+
+@selu.backward
+def selu_backward(xp: Any, needs: Any, dY: Any, y: Any) -> Any:
+    return (dY * xp.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA),)
 
 
 class ByOutput(NamedTuple):
@@ -147,6 +246,8 @@ BY_OUTPUT: dict[str, ByOutput] = {
     "tanh": ByOutput(tanh, lambda xp, dY, y: dY * conj(xp, 1 - y * y)),
     "relu": ByOutput(_relu, lambda xp, dY, y: xp.where(y <= 0, 0, dY)),
     "leaky_relu": ByOutput(_leaky_relu, lambda xp, dY, y: xp.where(y > 0, dY, 0.01 * dY)),
+    "elu": ByOutput(_elu, lambda xp, dY, y: xp.where(y > 0, dY, dY * (y + 1))),
+    "selu": ByOutput(_selu, lambda xp, dY, y: dY * xp.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)),
 }
 
 #: Their names, by the functions that a user passes.
@@ -156,4 +257,6 @@ NAMES: dict[Any, str] = {
     tanh: "tanh",
     relu: "relu",
     leaky_relu: "leaky_relu",
+    elu: "elu",
+    selu: "selu",
 }

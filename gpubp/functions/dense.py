@@ -26,7 +26,7 @@ def _dense(x: Any, W: Any, b: Any = None, /, *, activation: str = "identity") ->
     b
         Biases of shape (n_out,), or None.
     activation
-        ``"identity"``, ``"sigmoid"``, ``"tanh"``, ``"relu"`` or ``"leaky_relu"``.
+        ``"identity"``, ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"`` or ``"selu"``.
 
     Returns
     -------

@@ -133,7 +133,7 @@ def _rnn(
     sequences.
     """
     _activation("rnn", activation)
-    _check_sequence("rnn", 1, x, W, U, b, mask, h0=h0)
+    check_sequence("rnn", 1, x, W, U, b, mask, h0=h0)
 
     def step(x: Any, h: Any) -> Arrays:
         return (_rnn_cell(x, h, W, U, b, activation=activation),)
@@ -200,7 +200,7 @@ def rnn(
     reverse: bool = False,
 ) -> Any:
     _activation("rnn", activation)
-    _check_sequence("rnn", 1, x, W, U, b, mask, h0=h0)
+    check_sequence("rnn", 1, x, W, U, b, mask, h0=h0)
     return _forwards(RNN[activation], xp, needs, _wanted(needs, 0, 1, 2, 3), x, W, U, b, None, (h0,), mask, reverse)
 
 
@@ -314,7 +314,7 @@ def _lstm(
     Hochreiter, Schmidhuber, "Long short-term memory", 1997; Gers, Schmidhuber, Cummins, "Learning to forget", 2000.
     Outputs and last states under a mask are those of PyTorch's packed sequences.
     """
-    _check_sequence("lstm", 4, x, W, U, b, mask, h0=h0, c0=c0)
+    check_sequence("lstm", 4, x, W, U, b, mask, h0=h0, c0=c0)
     return _loop(lambda x, h, c: _lstm_cell(x, h, c, W, U, b), x, _initial(x, U, h0, c0), mask, reverse)
 
 
@@ -367,7 +367,7 @@ def lstm(
     *,
     reverse: bool = False,
 ) -> Any:
-    _check_sequence("lstm", 4, x, W, U, b, mask, h0=h0, c0=c0)
+    check_sequence("lstm", 4, x, W, U, b, mask, h0=h0, c0=c0)
     return _forwards(LSTM, xp, needs, _wanted(needs, 0, 1, 2, 3), x, W, U, b, None, (h0, c0), mask, reverse)
 
 
@@ -484,7 +484,7 @@ def _gru(
     -----
     Cho et al., 2014. Outputs and last states under a mask are those of PyTorch's packed sequences.
     """
-    _check_sequence("gru", 3, x, W, U, b, mask, b_hn=b_hn, h0=h0)
+    check_sequence("gru", 3, x, W, U, b, mask, b_hn=b_hn, h0=h0)
     return _loop(lambda x, h: (_gru_cell(x, h, W, U, b, b_hn),), x, _initial(x, U, h0), mask, reverse)
 
 
@@ -537,7 +537,7 @@ def gru(
     *,
     reverse: bool = False,
 ) -> Any:
-    _check_sequence("gru", 3, x, W, U, b, mask, b_hn=b_hn, h0=h0)
+    check_sequence("gru", 3, x, W, U, b, mask, b_hn=b_hn, h0=h0)
     return _forwards(GRU, xp, needs, _wanted(needs, 0, 1, 2, 3, 4), x, W, U, b, b_hn, (h0,), mask, reverse)
 
 
@@ -708,7 +708,7 @@ def _check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others:
     _check_shapes(name, gates, ("batch",), x, W, U, b, **others)
 
 
-def _check_sequence(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, mask: Any, **others: Any) -> None:
+def check_sequence(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, mask: Any, **others: Any) -> None:
     _check_arrays(name, x, W, U, b, **others)
     _check_shapes(name, gates, ("batch", "time"), x, W, U, b, **others)
     if not x.shape[1]:

@@ -21,8 +21,8 @@ class Dense(Layer):
     n_in, n_out
         Lengths of the last axis of the input and of the output. `n_in` may be None: it is then that of the first batch.
     activation
-        One of `identity` (as None), `sigmoid`, `tanh`, `relu` and `leaky_relu`, as a function or by its name. Put any
-        other function behind the layer in a `Sequential`.
+        One of `identity` (as None), `sigmoid`, `tanh`, `relu`, `leaky_relu`, `elu` and `selu`, as a function or by its
+        name. Put any other function behind the layer in a `Sequential`.
     bias
         Whether there is a bias.
     W_init, b_init
@@ -55,7 +55,7 @@ class Dense(Layer):
     ) -> None:
         self.W = Parameter((n_in, n_out), W_init)
         self.b = Parameter((n_out,), b_init) if bias else None
-        self.activation = _activation_name(activation)
+        self.activation = activation_name("Dense", activation)
         if seed is not None:
             self.build(seed, dtype)
 
@@ -79,13 +79,14 @@ class Dense(Layer):
         return f"Dense({n_in}, {n_out}{activation}{'' if self.b is not None else ', bias=False'})"
 
 
-def _activation_name(activation: Any) -> str:
+def activation_name(layer: str, activation: Any) -> str:
+    """Give the name of an activation that a layer computes together with its product, or say that it is none."""
     if activation is None:
         return "identity"
     name = activation if isinstance(activation, str) else NAMES.get(activation)
     if name not in BY_OUTPUT:
         raise ValueError(
-            f"Dense expects an activation among {', '.join(BY_OUTPUT)}, got {activation!r}; "
+            f"{layer} expects an activation among {', '.join(BY_OUTPUT)}, got {activation!r}; "
             "in a Sequential any function may follow the layer"
         )
     return name

@@ -1,8 +1,9 @@
 """How parameters are drawn: on the host, so that one seed gives one network on every backend.
 
 An initializer is a function ``initializer(rng, shape)`` that returns a float64 NumPy array, or one that makes such a
-function (`uniform`, `normal`, `constant`). The last two axes of a shape are (fan-in, fan-out), as in a weight matrix
-that is applied as ``x @ W``; further axes before them (the window of a convolution) multiply both.
+function (`uniform`, `normal`, `truncated_normal`, `orthogonal`, `constant`). The last two axes of a shape are (fan-in,
+fan-out), as in a weight matrix that is applied as ``x @ W``; further axes before them (the window of a convolution)
+multiply both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ __all__ = [
     "lecun_normal",
     "lecun_uniform",
     "normal",
+    "orthogonal",
+    "side_by_side",
+    "truncated_normal",
     "uniform",
     "zeros",
 ]
@@ -119,6 +123,55 @@ def normal(std: float, mean: float = 0.0) -> Initializer:
     return lambda rng, shape: mean + _gaussian(rng, shape, std * std)
 
 
+def truncated_normal(std: float, mean: float = 0.0, low: float = -2.0, high: float = 2.0) -> Initializer:
+    """Give an initializer that draws normally, and again what lies outside of mean + [low, high] std.
+
+    Parameters
+    ----------
+    std, mean
+        Of the normal distribution that is cut off: what stays has a smaller deviation, of 0.88 std for ±2.
+    low, high
+        The bounds, in standard deviations from the mean; at least 1 % of the normal distribution lies between them.
+    """
+    share = (math.erf(high * math.sqrt(0.5)) - math.erf(low * math.sqrt(0.5))) / 2
+    if not share >= 0.01:
+        raise ValueError(f"truncated_normal expects 1 % of the distribution between low and high, got {low} and {high}")
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        values = _gaussian(rng, shape, 1.0).reshape(-1)
+        while (outside := np.flatnonzero((values < low) | (values > high))).size:
+            values[outside] = _gaussian(rng, outside.shape, 1.0)
+        found: np.ndarray = mean + std * values.reshape(shape)
+        return found
+
+    return draw
+
+
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """Give an initializer that draws uniformly among the matrices with orthonormal rows or columns, times a gain.
+
+    Of more than two axes the leading ones are taken as one. The shorter side is orthonormal: the rows of a matrix of
+    shape (m, n) for m <= n, else its columns.
+
+    Notes
+    -----
+    Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
+    2014. The signs are those with which R of the QR decomposition of a normal matrix has a positive diagonal, without
+    which the distribution would not be uniform (Mezzadri, "How to generate random matrices from the classical compact
+    groups", 2007).
+    """
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        if len(shape) < 2:
+            raise ValueError(f"orthogonal needs a shape (..., n_in, n_out), got {shape}; use uniform or normal")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        q, r = np.linalg.qr(_gaussian(rng, (max(rows, columns), min(rows, columns)), 1.0))
+        q *= np.where(np.diagonal(r) < 0, -gain, gain)
+        return (q if rows >= columns else q.T).reshape(shape)
+
+    return draw
+
+
 def constant(value: float) -> Initializer:
     """Give an initializer that sets the same number everywhere."""
     return lambda rng, shape: np.full(shape, float(value))
@@ -127,3 +180,13 @@ def constant(value: float) -> Initializer:
 def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """Return zeros, as usual for biases."""
     return np.zeros(shape)
+
+
+def side_by_side(initializer: Initializer, count: int) -> Initializer:
+    """Give an initializer of matrices that stand beside each other in one, each drawn as if it stood alone."""
+
+    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        one = (*shape[:-1], shape[-1] // count)
+        return np.concatenate([initializer(rng, one) for _ in range(count)], axis=-1)
+
+    return draw

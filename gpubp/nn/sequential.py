@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..functions.activation import NAMES
+from .convolution import Conv, Conv1d, Conv2d, Conv3d
 from .dense import Dense
 from .layer import Layer
 
@@ -14,11 +15,12 @@ __all__ = ["Sequential"]
 
 #: Up to this width a `Dense` and the activation behind it are computed in one call, which saves time. A wider layer
 #: takes two, which saves memory: the backward pass then drops the activation before it makes the weights' gradient.
+#: A convolution is always merged: the activation is applied to what is still in the cache.
 NARROW = 256
 
 
 class _Plan:
-    """Which layers are computed in which calls: pairs of an index and, after a `Dense`, a merged activation."""
+    """Which layers are computed in which calls: pairs of an index and, after some layers, a merged activation."""
 
     def __init__(self, layers: tuple[Any, ...]) -> None:
         self.steps: list[tuple[int, str | None]] = []
@@ -28,13 +30,15 @@ class _Plan:
                 merged = False
                 continue
             following = layers[k + 1] if k + 1 < len(layers) else None
-            merged = (
-                type(layer) is Dense
-                and layer.activation == "identity"
-                and layer.W.shape[1] <= NARROW
-                and _name(following) is not None
-            )
+            merged = _merges(layer) and _name(following) is not None
             self.steps.append((k, _name(following) if merged else None))
+
+
+def _merges(layer: Any) -> bool:
+    """Whether a layer computes a following activation in one call with its own; it must not be a user's subclass."""
+    if type(layer) is Dense:
+        return layer.activation == "identity" and layer.W.shape[1] <= NARROW
+    return type(layer) in (Conv, Conv1d, Conv2d, Conv3d) and layer.activation == "identity"
 
 
 def _name(layer: Any) -> str | None:
@@ -44,7 +48,7 @@ def _name(layer: Any) -> str | None:
 class Sequential(Layer):
     """Layers and functions one after another, each applied to what the one before returned.
 
-    A narrow `Dense` followed by an activation function it knows is computed in one call.
+    A convolution or a narrow `Dense` followed by an activation function it knows is computed in one call.
 
     Parameters
     ----------

@@ -69,6 +69,7 @@ def _share(xp: Any, x: Any, y: Any) -> Any:
 
 
 elementwise("logaddexp", lambda xp, g, _, x, y: g * _share(xp, x, y), lambda xp, g, _, x, y: g * _share(xp, y, x))
+elementwise("_erf", lambda xp, g, _, x: g * (2 / math.sqrt(math.pi) * xp.exp(-x * x)))
 
 # Trigonometric and hyperbolic functions
 elementwise("sin", lambda xp, g, _, x: g * conj(xp, xp.cos(x)))

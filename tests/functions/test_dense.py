@@ -10,11 +10,11 @@ x, W, b = rng.normal(size=(4, 3)), rng.normal(size=(3, 2)), rng.normal(size=2)
 
 
 def test_it_is_the_activation_of_the_affine_map():
-    for name in ("identity", "sigmoid", "tanh", "relu", "leaky_relu"):
+    for name in ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu"):
         np.testing.assert_allclose(F.dense(x, W, b, activation=name), getattr(F, name)(x @ W + b), rtol=1e-14)
 
 
-@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu"])
 @pytest.mark.parametrize("argnums", [0, 1, 2, (0, 1), (1, 2), (0, 1, 2)])
 def test_each_choice_of_arguments_has_the_gradient_of_the_reference(activation, argnums):
     def loss(f):
@@ -64,7 +64,7 @@ def test_libraries_that_differ_are_named():
 
 
 def test_an_unknown_activation():
-    with pytest.raises(ValueError, match="identity, sigmoid, tanh, relu, leaky_relu, got 'softmax'"):
+    with pytest.raises(ValueError, match="leaky_relu, elu, selu, got 'softmax'"):
         F.dense(x, W, activation="softmax")
 
 

@@ -44,7 +44,7 @@ def test_training_gives_the_same_without_overrides(without_overrides):
 
 @pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 def test_numpy_has_overrides_to_compare():
-    assert {"dense", "sigmoid", "relu", "mse", "softmax_cross_entropy"} <= {
+    assert {"dense", "gru", "lstm", "mse", "relu", "rnn", "sigmoid", "softmax_cross_entropy"} <= {
         name for name, fused in FUSED.items() if "numpy" in fused.overrides
     }
     assert all("numpy" in update.in_place for update in UPDATES)

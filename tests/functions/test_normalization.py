@@ -178,12 +178,15 @@ def test_the_pullback_may_be_called_twice(name):
 @pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(7, 6), (8, 6), (5, 8, 3, 6), (3, 7, 5, 6), (40, 6)])
+@pytest.mark.parametrize("far", [slice(0, 0), slice(1, 2), slice(None)])
 @pytest.mark.parametrize("name", NAMES)
-def test_many_parts_give_what_one_does(name, shape, dtype, monkeypatch):
+def test_many_parts_give_what_one_does(name, far, shape, dtype, monkeypatch):
+    """Also where some examples, or all, are many standard deviations from 0, so that their mean is subtracted first."""
     load_kernels("numpy")
     from gpubp.kernels.numpy import normalization as kernels
 
-    x, w = (100 + rng.normal(size=shape)).astype(dtype), rng.normal(size=shape).astype(dtype)
+    x, w = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    x[far] += 100
     gain, bias = GAIN.astype(dtype), BIAS.astype(dtype)
 
     def gradients(*args):

@@ -43,7 +43,7 @@ def test_the_gradient_is_a_tree_like_the_net():
     np.testing.assert_allclose(grads.layers[2].b, [5, 5])
 
 
-@pytest.mark.parametrize("activation", [nn.identity, nn.sigmoid, nn.tanh, nn.relu, nn.leaky_relu])
+@pytest.mark.parametrize("activation", [nn.identity, nn.sigmoid, nn.tanh, nn.relu, nn.leaky_relu, nn.elu, nn.selu])
 def test_an_activation_is_computed_with_the_layer_before_it(activation):
     merged = nn.Sequential(nn.Dense(3, 4), activation, nn.Dense(4, 2), nn.Dense(2, 2), seed=0)
     assert [k for k, _ in merged._plan.steps] == [0, 2, 3]
@@ -180,7 +180,7 @@ def test_libraries_that_differ_are_named():
 def test_what_is_no_layer_is_refused():
     with pytest.raises(TypeError, match=r"layers\[1\] is neither a layer nor a function: 'relu'"):
         nn.Sequential(nn.Dense(3, 4), "relu")
-    with pytest.raises(ValueError, match="identity, sigmoid, tanh, relu, leaky_relu, got 'swish'"):
+    with pytest.raises(ValueError, match="leaky_relu, elu, selu, got 'swish'"):
         nn.Dense(3, 4, "swish")
     with pytest.raises(ValueError, match=r"whole numbers from 0, got \(-1, 4\)"):
         nn.Dense(-1, 4)

@@ -3,7 +3,20 @@
 An override takes real float32 and float64 arrays of class ``ndarray`` with at least one axis, and declines others.
 """
 
-from . import activation, attention, convolution, dense, embedding, loss, normalization, positions, update
+from . import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    embedding,
+    loss,
+    normalization,
+    positions,
+    recurrent,
+    smooth,
+    softmax,
+    update,
+)
 
 __all__ = [
     "activation",
@@ -14,5 +27,8 @@ __all__ = [
     "loss",
     "normalization",
     "positions",
+    "recurrent",
+    "smooth",
+    "softmax",
     "update",
 ]

@@ -1,13 +1,17 @@
 """Normalization on NumPy: in parts that stay in the cache while several passes go over them.
 
 Sums are products with a vector of ones, which BLAS computes with several threads. Several positions are laid side by
-side where there are few channels, so that NumPy's inner loops are long. In float32 the mean of large numbers is rounded
-to `centre`; `rest`, in float64, is what it lacks: the mean of the deviations from it.
+side where there are few channels, so that NumPy's inner loops are long.
+
+A mean is taken apart into `centre`, which is subtracted from each element, and `rest`, which is left to the arithmetic
+of sums in float64. Near 0, measured in standard deviations, there is no centre, which saves passes. Elsewhere it is the
+mean rounded to the array's dtype, and the rest is what rounding took.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +22,8 @@ from .common import ndarray, ones
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract
 
-#: Bytes of a part: three of them fit into a level-2 cache.
-PART = 1 << 18
+#: Bytes of a part, few enough that what several passes touch stays near the processor.
+PART = 1 << 19
 
 #: Up to so many numbers are laid side by side.
 WIDE = 512
@@ -56,6 +60,26 @@ def _times(scale: Any, gain: Any) -> Any:
     return scale if gain is None else scale * gain
 
 
+def _near(mean: Any, variance: Any) -> Any:
+    """Whether sums of squares lose no more than two or three bits to these means."""
+    return (mean * mean <= 4 * variance).all()
+
+
+def _moments(x: Any, mean: Callable[[Any], Any], spread: Callable[[Any], Any], scratch: Any) -> tuple[Any, Any, Any]:
+    """Centre, rest of the mean, and variance.
+
+    ``mean(x)`` gives means in float64, and ``spread(v)`` their array in the shape that broadcasts with x.
+    """
+    rest = mean(x)
+    variance = mean(_multiply(x, x, scratch)) - rest * rest
+    if _near(rest, variance):
+        return None, rest, variance
+    centre = rest.astype(x.dtype)
+    deviation = _subtract(x, spread(centre), scratch)
+    rest = mean(deviation)
+    return centre, rest, mean(_multiply(deviation, deviation, deviation)) - rest * rest
+
+
 # -- over the examples of a batch
 
 
@@ -79,13 +103,20 @@ class _Columns:
     def scratch(self) -> Any:
         return np.empty((self.parts[0].stop, self.shape[1]), self.dtype)
 
-    def total(self, sums: list[Any]) -> Any:
-        """The sum over all parts, in float64."""
-        return np.asarray(sums, dtype="d").reshape(-1, self.n).sum(axis=0)
+    def total(self, x: Any) -> Any:
+        """The sum of the rows of a part, in float64."""
+        return ones(self.dtype.char, len(x)).dot(x).astype("d")
+
+    def mean(self, x: Any) -> Any:
+        return self.total(x) / len(x)
+
+    def folded(self, sums: Any) -> Any:
+        """The sum over all that lies side by side."""
+        return sums if self.k == 1 else sums.reshape(self.k, self.n).sum(axis=0)
 
 
-def _statistics(c: _Columns, x: Any) -> tuple[Any, Any]:
-    """Mean and variance of the channels, in float64, from those of the parts.
+def _statistics(c: _Columns, x: Any) -> tuple[Any, Any, Any]:
+    """Centre, rest and variance of the channels, from those of the parts.
 
     Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
     """
@@ -93,57 +124,59 @@ def _statistics(c: _Columns, x: Any) -> tuple[Any, Any]:
     means, squares, counts = [], [], []
     for part in c.parts:
         rows = x[part]
-        count = len(rows)
-        one, deviation = ones(c.dtype.char, count), scratch[:count]
-        centre = one.dot(rows) / c.dtype.type(count)
-        _subtract(rows, centre, deviation)
-        rest = one.dot(deviation).astype("d") / count
-        _multiply(deviation, deviation, deviation)
-        means.append(centre + rest)
-        squares.append(one.dot(deviation) - count * rest * rest)
-        counts.append(count)
-    weights = np.repeat(np.asarray(counts, dtype="d"), c.k)
+        centre, rest, variance = _moments(rows, c.mean, lambda v: v, scratch[: len(rows)])
+        means.append(rest if centre is None else centre + rest)
+        squares.append(variance)
+        counts.append(len(rows))
+    weights = np.repeat(np.asarray(counts) / c.rows, c.k)
     each = np.asarray(means).reshape(-1, c.n)
-    mean = weights.dot(each) / c.rows
+    mean = weights.dot(each)
     each -= mean
-    return mean, (c.total(squares) + weights.dot(each * each)) / c.rows
+    variance = weights.dot(np.asarray(squares).reshape(-1, c.n) + each * each)
+    if _near(mean, variance):
+        return None, mean, variance
+    centre = mean.astype(c.dtype)
+    return centre, mean - centre, variance
 
 
 def _affine(c: _Columns, x: Any, centre: Any, scale: Any, shift: Any) -> Any:
     """``(x - centre) * scale + shift``."""
     y = np.empty(c.shape, c.dtype)
-    centre, scale, shift = map(c.vector, (centre, scale, shift))
+    scale, shift = c.vector(scale), c.vector(shift)
+    centre = None if centre is None else c.vector(centre)
     for part in c.parts:
-        out = _subtract(x[part], centre, y[part])
-        _multiply(out, scale, out)
+        out = y[part]
+        _multiply(x[part] if centre is None else _subtract(x[part], centre, out), scale, out)
         _add(out, shift, out)
     return y
 
 
-def _sums(c: _Columns, x: Any, dY: Any, centre: Any) -> tuple[Any, Any]:
-    """Σ dY and Σ dY (x - centre), in float64."""
-    centre, scratch = c.vector(centre), c.scratch()
-    plain, weighted = [], []
+def _sums(c: _Columns, x: Any, dY: Any, centre: Any, rest: Any) -> tuple[Any, Any]:
+    """Σ dY and Σ dY (x - mean), in float64."""
+    plain = weighted = 0.0
+    scratch = c.scratch()
+    spread = None if centre is None else c.vector(centre)
     for part in c.parts:
         g = dY[part]
-        one = ones(c.dtype.char, len(g))
-        product = _subtract(x[part], centre, scratch[: len(g)])
-        _multiply(product, g, product)
-        plain.append(one.dot(g))
-        weighted.append(one.dot(product))
-    return c.total(plain), c.total(weighted)
+        out = scratch[: len(g)]
+        _multiply(x[part] if spread is None else _subtract(x[part], spread, out), g, out)
+        plain = plain + c.total(g)
+        weighted = weighted + c.total(out)
+    plain = c.folded(plain)
+    return plain, c.folded(weighted) - rest * plain
 
 
 def _combined(c: _Columns, x: Any, dY: Any, centre: Any, scale: Any, slope: Any, shift: Any) -> Any:
     """``dY * scale + (x - centre) * slope + shift``."""
     dx, scratch = np.empty(c.shape, c.dtype), c.scratch()
-    centre, scale, slope, shift = map(c.vector, (centre, scale, slope, shift))
+    scale, slope, shift = map(c.vector, (scale, slope, shift))
+    centre = None if centre is None else c.vector(centre)
     for part in c.parts:
         out = _multiply(dY[part], scale, dx[part])
-        sloping = _subtract(x[part], centre, scratch[: len(out)])
-        _multiply(sloping, slope, sloping)
-        _add(out, sloping, out)
-        _add(out, shift, out)
+        term = scratch[: len(out)]
+        _multiply(x[part] if centre is None else _subtract(x[part], centre, term), slope, term)
+        _add(term, shift, term)
+        _add(out, term, out)
     return dx
 
 
@@ -152,22 +185,21 @@ def _batch_norm(xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None,
         return NotImplemented
     c = _Columns(x)
     rows = c.matrix(x)
-    mean, variance = _statistics(c, rows)
-    centre = mean.astype(x.dtype)
-    rest = mean - centre
+    centre, rest, variance = _statistics(c, rows)
     inverse = 1 / np.sqrt(variance + eps)
     scale = _times(inverse, gain)
     shift = -rest * scale
     y = _affine(c, rows, centre, scale, shift if bias is None else shift + bias).reshape(x.shape)
-    return (y, centre, variance.astype(x.dtype)), (c, rows, x.shape, centre, rest, inverse, gain)
+    mean = rest if centre is None else centre + rest
+    return (y, mean.astype(c.dtype), variance.astype(c.dtype)), (c, rows, x.shape, centre, rest, inverse, gain)
 
 
 def _batch_norm_backward(xp: Any, needs: Any, cotangents: Any, residuals: Any, *, eps: float = 1e-5) -> Any:
     dY, dmean, dvariance = cotangents
     c, x, shape, centre, rest, inverse, gain = residuals
     dY = np.zeros(c.shape, c.dtype) if dY is None else c.matrix(dY)
-    dbias, dgain = _sums(c, x, dY, centre)
-    dgain = (dgain - rest * dbias) * inverse
+    dbias, dgain = _sums(c, x, dY, centre, rest)
+    dgain *= inverse
     dx = None
     if needs[0]:
         scale = _times(inverse, gain)
@@ -187,25 +219,30 @@ def _inference(
         return NotImplemented
     c = _Columns(x)
     rows = c.matrix(x)
-    inverse = 1 / np.sqrt(variance + x.dtype.type(eps))
-    y = _affine(c, rows, mean, _times(inverse, gain), np.zeros_like(mean) if bias is None else bias)
-    return y.reshape(x.shape), (c, rows if any(needs[2:4]) else None, mean, inverse, gain)
+    centre, rest = (None, mean) if _near(mean, variance) else (mean, np.zeros_like(mean))
+    inverse = 1 / np.sqrt(variance + c.dtype.type(eps))
+    scale = _times(inverse, gain)
+    shift = -rest * scale
+    y = _affine(c, rows, centre, scale, shift if bias is None else shift + bias)
+    return y.reshape(x.shape), (c, rows if any(needs[2:4]) else None, centre, rest, inverse, gain)
 
 
 def _inference_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: float = 1e-5) -> Any:
-    c, x, mean, inverse, gain = residuals
+    c, x, centre, rest, inverse, gain = residuals
     scale = _times(inverse, gain)
-    dbias = dgain = dvariance = None
+    dx = dY * scale if needs[0] else None
+    dmean = dvariance = dgain = dbias = None
     if x is not None:
-        dbias, dgain = _sums(c, x, c.matrix(dY), mean)
-        dgain *= inverse
-        dvariance = (_times(dgain, gain) * (-0.5 * inverse * inverse)).astype(c.dtype)
-        dbias, dgain = dbias.astype(c.dtype), dgain.astype(c.dtype)
+        dbias, dgain = _sums(c, x, c.matrix(dY), centre, rest)
+        dgain = (dgain * inverse).astype(c.dtype)
+        dvariance = _times(dgain, gain) * (-0.5 * inverse * inverse)
     elif any((*needs[1:2], *needs[4:])):
         rows = c.matrix(dY)
-        dbias = ones(c.dtype.char, len(rows)).dot(rows).reshape(c.k, c.n).sum(axis=0)
-    dx = dY * scale if needs[0] else None
-    return dx, -scale * dbias if needs[1] else None, dvariance, dgain, dbias
+        dbias = c.folded(sum(c.total(rows[part]) for part in c.parts))
+    if dbias is not None:
+        dbias = dbias.astype(c.dtype)
+        dmean = -scale * dbias
+    return dx, dmean, dvariance, dgain, dbias
 
 
 normalization.batch_norm.override("numpy", _batch_norm, _batch_norm_backward)
@@ -230,8 +267,11 @@ class _Groups:
     def blocks(self, x: Any) -> Any:
         return np.ascontiguousarray(x).reshape(self.shape)
 
-    def vectors(self, v: Any) -> Any:
-        """Numbers of each example's channels, for every position."""
+    def scratch(self) -> Any:
+        return np.empty((self.parts[0].stop, *self.shape[1:]), self.dtype)
+
+    def spread(self, v: Any) -> Any:
+        """Numbers of each example's channels, at every position."""
         v = v.astype(self.dtype, copy=False)
         return (v if self.k == 1 else np.concatenate([v] * self.k, axis=1))[:, None, :]
 
@@ -244,6 +284,9 @@ class _Groups:
         of_groups = totals.reshape(-1, self.groups, self.n // self.groups).sum(axis=2) / self.count
         return np.repeat(of_groups, self.n // self.groups, axis=1)
 
+    def mean(self, x: Any) -> Any:
+        return self.means(self.totals(x))
+
 
 def _group_norm(
     xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None, /, *, groups: int, eps: float = 1e-5
@@ -254,34 +297,38 @@ def _group_norm(
     blocks, y, kept = c.blocks(x), np.empty(c.shape, x.dtype), []
     for part in c.parts:
         block, out = blocks[part], y[part]
-        centre = c.means(c.totals(block)).astype(x.dtype)
-        _subtract(block, c.vectors(centre), out)
-        rest = c.means(c.totals(out))
-        inverse = 1 / np.sqrt(c.means(c.totals(out * out)) - rest * rest + eps)
+        centre, rest, variance = _moments(block, c.mean, c.spread, out)
+        inverse = 1 / np.sqrt(variance + eps)
         scale = _times(inverse, gain)
-        _multiply(out, c.vectors(scale), out)
-        _add(out, c.vectors(-rest * scale if bias is None else bias - rest * scale), out)
+        shift = -rest * scale
+        if centre is not None:
+            block = _subtract(block, c.spread(centre), out)
+        _multiply(block, c.spread(scale), out)
+        _add(out, c.spread(shift if bias is None else shift + bias), out)
         kept.append((centre, rest, inverse))
     return y.reshape(x.shape), (c, blocks, x.shape, kept, gain)
 
 
 def _group_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, groups: int, eps: float = 1e-5) -> Any:
     c, blocks, shape, kept, gain = residuals
-    dY, dx = c.blocks(dY), np.empty(c.shape, c.dtype)
+    dY, dx, scratch = c.blocks(dY), np.empty(c.shape, c.dtype), c.scratch()
     dgain, dbias = np.zeros(c.n), np.zeros(c.n)
     for part, (centre, rest, inverse) in zip(c.parts, kept, strict=True):
-        g, out = dY[part], dx[part]
-        deviation = blocks[part] - c.vectors(centre)
+        x, g, out = blocks[part], dY[part], dx[part]
+        term = scratch[: len(x)]
+        if centre is not None:
+            x = _subtract(x, c.spread(centre), term)
         plain = c.totals(g)
-        weighted = (c.totals(_multiply(deviation, g, out)) - rest * plain) * inverse
+        weighted = (c.totals(_multiply(x, g, out)) - rest * plain) * inverse
         dbias += plain.sum(axis=0)
         dgain += weighted.sum(axis=0)
         if needs[0]:
             slope = -inverse * inverse * c.means(_times(weighted, gain))
             shift = -inverse * c.means(_times(plain, gain)) - rest * slope
-            _multiply(g, c.vectors(_times(inverse, gain)), out)
-            _add(out, _multiply(deviation, c.vectors(slope), deviation), out)
-            _add(out, c.vectors(shift), out)
+            _multiply(g, c.spread(_times(inverse, gain)), out)
+            _multiply(x, c.spread(slope), term)
+            _add(term, c.spread(shift), term)
+            _add(out, term, out)
     return dx.reshape(shape), dgain.astype(c.dtype), dbias.astype(c.dtype)
 
 
@@ -295,21 +342,30 @@ def _rows(x: Any) -> Any:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-def _normalize(x: Any, gain: Any, bias: Any, eps: float, centred: bool) -> Any:
-    rows = _rows(x)
+def _normalize(needs: Any, x: Any, gain: Any, bias: Any, eps: float, centred: bool) -> Any:
+    rows, dtype = _rows(x), x.dtype
     count, n = rows.shape
-    one, char = ones(x.dtype.char, n), x.dtype.type
-    normal, inverse = np.empty_like(rows), np.empty((count, 1), x.dtype)
-    y = normal if gain is None and bias is None else np.empty_like(rows)
+    one = ones(dtype.char, n)
+    y = np.empty_like(rows)
+    normal = np.empty_like(rows) if any(needs[:2]) and (gain is not None or bias is not None) else y
+    inverse = np.empty((count, 1), dtype)
+
+    def mean(x: Any) -> Any:
+        return x.dot(one).astype("d")[:, None] / n
+
     for part in _parts(count, n * x.itemsize):
-        deviation = rows[part]
-        out = normal[part]
+        given, out = rows[part], normal[part]
         if centred:
-            for _ in range(2):  # the second time for what rounding left of the mean
-                deviation = _subtract(deviation, (deviation.dot(one) / char(n))[:, None], out)
-        square = np.einsum("ij,ij->i", deviation, deviation)[:, None]
-        inverse[part] = 1 / np.sqrt(square / char(n) + char(eps))
-        _multiply(deviation, inverse[part], out)
+            centre, rest, variance = _moments(given, mean, lambda v: v, out)
+            scale = 1 / np.sqrt(variance + eps)
+            if centre is not None:
+                given = _subtract(given, centre, out)
+            _multiply(given, scale.astype(dtype), out)
+            _add(out, (-rest * scale).astype(dtype), out)
+        else:
+            scale = 1 / np.sqrt(mean(_multiply(given, given, out)) + eps)
+            _multiply(given, scale.astype(dtype), out)
+        inverse[part] = scale
         if gain is not None:
             out = _multiply(out, gain, y[part])
         if bias is not None:
@@ -326,24 +382,20 @@ def _cotangents(needs: Any, dY: Any, residuals: Any, centred: bool) -> Any:
     for part in _parts(count, n * normal.itemsize):
         g, standard, out = dY[part], normal[part], dx[part]
         one = ones(dtype.char, len(g))
-        product = g * standard
-        dgain += one.dot(product)
+        term = g * standard
+        dgain += one.dot(term)
         dbias += one.dot(g)
         if needs[0]:
-            _multiply(standard, product.dot(weights)[:, None], product)
-            if gain is None:
-                _add(g, product, out)
-            else:
-                _multiply(g, gain, out)
-                _add(out, product, out)
+            _multiply(standard, term.dot(weights)[:, None], term)
             if centred:
-                _add(out, g.dot(weights)[:, None], out)
+                _add(term, g.dot(weights)[:, None], term)
+            _add(g if gain is None else _multiply(g, gain, out), term, out)
             _multiply(out, inverse[part], out)
     return dx.reshape(shape), dgain.astype(dtype), dbias.astype(dtype)
 
 
 def _layer_norm(xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5) -> Any:
-    return _normalize(x, gain, bias, eps, True) if _suitable(x, 1, eps, gain, bias) else NotImplemented
+    return _normalize(needs, x, gain, bias, eps, True) if _suitable(x, 1, eps, gain, bias) else NotImplemented
 
 
 def _layer_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: float = 1e-5) -> Any:
@@ -351,7 +403,7 @@ def _layer_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: f
 
 
 def _rms_norm(xp: Any, needs: Any, x: Any, gain: Any = None, /, *, eps: float = 1e-5) -> Any:
-    return _normalize(x, gain, None, eps, False) if _suitable(x, 1, eps, gain) else NotImplemented
+    return _normalize(needs, x, gain, None, eps, False) if _suitable(x, 1, eps, gain) else NotImplemented
 
 
 def _rms_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: float = 1e-5) -> Any:

@@ -48,6 +48,12 @@ unary("log1p", -0.5, 2.0)
 unary("acosh", 1.4, 3.0)
 
 
+@record("_erf")
+def _erf(rng: Rng) -> Iterable[Sample]:
+    far = np.array([-30.0, -6.0, -5.9, -2.0, 0.0, 1e-9, 0.46, 0.47, 4.0, 7.0])
+    return [*(Sample(between(rng, -1.5, 1.5, *shape)) for shape in SHAPES), Sample(far)]
+
+
 @record("abs", complex=True)
 def _abs(rng: Rng) -> Iterable[Sample]:
     return [Sample(away(rng, *shape)) for shape in SHAPES]

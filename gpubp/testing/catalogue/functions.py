@@ -5,44 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from ... import functions as functions
+from .activation import apart
 from .record import Sample, record
 
 Rng = np.random.Generator
-
-
-def apart(rng: Rng, *shape: int) -> np.ndarray:
-    """Draw numbers of both signs that stay away from the kink at 0."""
-    return np.asarray(rng.uniform(0.2, 2.0, size=shape) * rng.choice([-1.0, 1.0], size=shape))
-
-
-def several_shapes(rng: Rng) -> list[Sample]:
-    """Return one array of each kind of shape."""
-    return [Sample(apart(rng, *shape)) for shape in [(3, 4), (2, 1, 3), (4,), (), (0, 3)]]
-
-
-@record("sigmoid")
-def _(rng: Rng) -> Iterable[Sample]:
-    return [*several_shapes(rng), Sample(np.array([-20.0, -3.0, 0.0, 3.0, 20.0]))]
-
-
-@record("relu")
-def _(rng: Rng) -> Iterable[Sample]:
-    return several_shapes(rng)
-
-
-@record("leaky_relu")
-def _(rng: Rng) -> Iterable[Sample]:
-    return [*several_shapes(rng), Sample(apart(rng, 3, 2), slope=0.2), Sample(apart(rng, 3), slope=-0.5)]
-
-
-@record("softmax")
-def _(rng: Rng) -> Iterable[Sample]:
-    x = rng.normal(size=(2, 3, 4))
-    return [
-        *(Sample(x), Sample(x, axis=0), Sample(x, axis=-2), Sample(x[0, 0]), Sample(x[:, :1], axis=1)),
-        Sample(rng.normal(size=(0, 3))),
-        Sample(x[0] + np.array([[900.0], [0.0], [-900.0]])),
-    ]
 
 
 @record("dense")
@@ -51,7 +17,7 @@ def _(rng: Rng) -> Iterable[Sample]:
     away = np.array([[3.0, -3.0], [0.0, 0.0], [0.0, 0.0]])  # its products with x stay away from the kink at 0
     x = apart(rng, 4, 3)
     return [
-        *(Sample(x, away, 0.1 * b, activation=name) for name in ("relu", "leaky_relu")),
+        *(Sample(x, away, 0.1 * b, activation=name) for name in ("relu", "leaky_relu", "elu", "selu")),
         *(Sample(z, W, b, activation=name) for name in ("identity", "sigmoid", "tanh")),
         Sample(z + 1j * rng.normal(size=(4, 3)), W * (1 + 2j), b * (2 - 1j), activation="tanh"),
         Sample(z + 1j * rng.normal(size=(4, 3)), W * (1 + 2j)),

@@ -1,0 +1,165 @@
+import re
+
+import numpy as np
+import pytest
+
+import gpubp as bp
+from gpubp import nn
+from gpubp.interop import load_torch_weights
+
+rng = np.random.default_rng(0)
+
+
+def tensors_of(**shapes):
+    return {name.replace("__", "."): rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+
+
+def net_of_two(**options):
+    return nn.Sequential(nn.Dense(3, 4), nn.tanh, nn.Dense(4, 2), seed=0, **options)
+
+
+TWO = {"a__weight": (4, 3), "a__bias": (4,), "b__weight": (2, 4), "b__bias": (2,)}
+
+
+def test_in_order():
+    net, tensors = net_of_two(), tensors_of(**TWO)
+    assert load_torch_weights(net, tensors) is net
+    np.testing.assert_array_equal(net.layers[0].W, tensors["a.weight"].T)
+    np.testing.assert_array_equal(net.layers[0].b, tensors["a.bias"])
+    np.testing.assert_array_equal(net.layers[2].W, tensors["b.weight"].T)
+    np.testing.assert_array_equal(net.layers[2].b, tensors["b.bias"])
+
+
+@pytest.mark.parametrize("kind", ["dict", "function"])
+def test_by_name(kind):
+    net, tensors = net_of_two(), tensors_of(**TWO)
+    tensors = {name: tensors[name] for name in reversed(tensors)}
+    names = {"layers[0]": "a", "layers[2]": "b"}
+    load_torch_weights(net, tensors, names if kind == "dict" else names.get)
+    np.testing.assert_array_equal(net.layers[0].W, tensors["a.weight"].T)
+
+
+def test_a_net_keeps_its_own_arrays():
+    net, tensors = net_of_two(), tensors_of(**TWO)
+    load_torch_weights(net, tensors)
+    assert not any(np.shares_memory(w, t) for w in net.parameters().values() for t in tensors.values())
+
+
+@pytest.mark.parametrize(("given", "dtype"), [("float64", "float32"), ("float16", "float32"), ("float32", "float64")])
+def test_dtypes_are_those_of_the_net(given, dtype):
+    net, tensors = net_of_two(dtype=dtype), {k: x.astype(given) for k, x in tensors_of(**TWO).items()}
+    load_torch_weights(net, tensors)
+    np.testing.assert_array_equal(net.layers[0].W, tensors["a.weight"].T.astype(dtype), strict=True)
+
+
+def test_the_backend_stays(backend):
+    net, tensors = bp.tree.map_leaves(backend.asarray, net_of_two()), tensors_of(**TWO)
+    load_torch_weights(net, tensors)
+    for w in net.parameters().values():
+        assert type(w) is type(backend.asarray(np.zeros(1)))
+    np.testing.assert_array_equal(backend.to_numpy(net.layers[0].W), tensors["a.weight"].T)
+
+
+def test_running_statistics():
+    net = nn.Sequential(nn.Dense(3, 4, bias=False), nn.BatchNorm(4), nn.BatchNorm(4, momentum=None), seed=0)
+    norm = {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)}
+    tensors = tensors_of(a__weight=(4, 3), **{f"{m}__{k}": s for m in "bc" for k, s in norm.items()})
+    tensors["b.num_batches_tracked"], tensors["c.num_batches_tracked"] = np.array(3), np.array(7)
+    load_torch_weights(net, tensors)
+    for layer, m in zip(net.layers[1:], "bc", strict=True):
+        np.testing.assert_array_equal(layer.gain, tensors[f"{m}.weight"])
+        np.testing.assert_array_equal(layer.bias, tensors[f"{m}.bias"])
+        np.testing.assert_array_equal(layer.mean.value, tensors[f"{m}.running_mean"])
+        np.testing.assert_array_equal(layer.variance.value, tensors[f"{m}.running_var"])
+    assert net.layers[2].batches.value == 7
+
+
+class Own(nn.Layer):
+    def __init__(self, seed=None):
+        self.fc2, self.fc = nn.Dense(2, 2), nn.Dense(2, 2, bias=False)
+        self.scale = nn.Parameter((2, 3), nn.zeros)
+        if seed is not None:
+            self.build(seed)
+
+
+def test_layers_of_ones_own():
+    net, tensors = Own(seed=0), tensors_of(fc__weight=(2, 2), fc2__weight=(2, 2), fc2__bias=(2,), scale=(2, 3))
+    load_torch_weights(net, tensors, lambda path: path)
+    np.testing.assert_array_equal(net.scale, tensors["scale"])
+    np.testing.assert_array_equal(net.fc.W, tensors["fc.weight"].T)
+    np.testing.assert_array_equal(net.fc2.W, tensors["fc2.weight"].T)
+
+
+def test_tied_parameters():
+    net, tensors = Own(seed=0).share("fc.W", "fc2.W"), tensors_of(scale=(2, 3), fc2__weight=(2, 2), fc2__bias=(2,))
+    tensors["fc.weight"] = tensors["fc2.weight"]
+    for names in (None, lambda path: path):
+        load_torch_weights(net, tensors, names)
+        assert net.fc.W is net.fc2.W
+        np.testing.assert_array_equal(net.fc.W, tensors["fc.weight"].T)
+
+
+FAULTS = {
+    "missing": ({"b__bias": None}, "b.bias is missing, for layers[2].b"),
+    "left over": ({"b__more": (2,)}, "b.more is left over"),
+    "shape": ({"a__weight": (3, 4)}, "module 'a' has shape (4, 3), expected (3, 4), for layers[0].W"),
+    "two": ({"a__bias": None, "b__bias": (3,)}, "a.bias is missing, for layers[0].b; module 'b' has shape (3,)"),
+    "too few": ({"b__weight": None, "b__bias": None}, "2 layers with parameters (layers[0], layers[2]), the file 1"),
+    "too many": ({"c__weight": (3,)}, "the file 3 modules (a, b, c): say in names which belongs to which"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
+def test_faults(change, message):
+    net = net_of_two()
+    before = {path: w.copy() for path, w in net.parameters().items()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_torch_weights(net, tensors_of(**{k: s for k, s in (TWO | change).items() if s is not None}))
+    for path, w in net.parameters().items():
+        np.testing.assert_array_equal(w, before[path])
+
+
+def test_kinds_of_dtype():
+    tensors = tensors_of(**TWO)
+    tensors["a.bias"] = tensors["a.bias"] + 1j
+    with pytest.raises(ValueError, match=r"module 'a' has dtype complex64, expected float32, for layers\[0\]\.b"):
+        load_torch_weights(net_of_two(), tensors)
+
+
+def test_faults_of_names():
+    net, tensors = net_of_two(), tensors_of(**TWO)
+    with pytest.raises(ValueError, match=r"names has layers\[1\], expected paths of layers.*layers\[0\], layers\[2\]"):
+        load_torch_weights(net, tensors, {"layers[1]": "a"})
+    with pytest.raises(ValueError, match=r"names has no module for layers\[2\]"):
+        load_torch_weights(net, tensors, {"layers[0]": "a"})
+    with pytest.raises(ValueError, match=r"c\.weight is missing.*c\.bias is missing.*b\.weight is left over"):
+        load_torch_weights(net, tensors, {"layers[0]": "a", "layers[2]": "c"})
+
+
+def test_other_values_than_tensors():
+    with pytest.raises(TypeError, match="got list"):
+        load_torch_weights(net_of_two(), [])
+    with pytest.raises(TypeError, match="holds dict at 'state_dict': if an item of it is the state_dict, pass that"):
+        load_torch_weights(net_of_two(), {"state_dict": {}, "epoch": 1})
+
+
+def test_an_unbuilt_net():
+    with pytest.raises(RuntimeError, match="no parameters yet"):
+        load_torch_weights(nn.Dense(3, 2), tensors_of(weight=(2, 3), bias=(2,)))
+
+
+@pytest.mark.peers
+def test_the_same_output_as_pytorch():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(5, 6), torch.nn.BatchNorm1d(6), torch.nn.Tanh(), torch.nn.LayerNorm(6), torch.nn.Linear(6, 3)
+    ).double()
+    for _ in range(3):
+        theirs(torch.randn(8, 5, dtype=torch.float64))
+    theirs.eval()
+    net = nn.Sequential(
+        nn.Dense(5, 6), nn.BatchNorm(6), nn.tanh, nn.LayerNorm(6), nn.Dense(6, 3), seed=0, dtype="float64"
+    )
+    load_torch_weights(net, {name: x.numpy() for name, x in theirs.state_dict().items()})
+    x = rng.normal(size=(4, 5))
+    np.testing.assert_allclose(net(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-12, atol=1e-13)
