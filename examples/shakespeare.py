@@ -129,7 +129,9 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
     while share < 1:
         batch_of = next(pieces, None)
         if batch_of is None:  # the streams have ended, or not begun
-            pieces = streams(train_text, batch, time_steps) if recurrent else windows(train_text, batch, time_steps, seed)
+            pieces = (
+                streams(train_text, batch, time_steps) if recurrent else windows(train_text, batch, time_steps, seed)
+            )
             state, batch_of = None, next(pieces)
         opt.lr = lr * min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         (value, state), grads = step(net, *bp.to_device(batch_of, device), state)
