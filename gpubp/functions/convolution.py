@@ -115,7 +115,7 @@ def convolution_backward(
 ) -> Any:
     x, W, y, w, shape = residuals
     dZ = BY_OUTPUT[activation].cotangent(xp, dY, y)
-    dx = _spread(xp, dZ, conj(xp, _transposed(xp, W, groups)), w, groups) if needs[0] else None
+    dx = _spread(xp, dZ, conj(xp, transposed(xp, W, groups)), w, groups) if needs[0] else None
     dW = _products(xp, conj(xp, x), dZ, w, groups, shape) if needs[1] else None
     db = xp.sum(dZ, axis=tuple(range(dZ.ndim - 1))) if len(needs) > 2 and needs[2] else None
     return dx, dW, db
@@ -206,11 +206,11 @@ def convolution_transpose(
 @convolution_transpose.backward
 def convolution_transpose_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, groups: int = 1, **_: Any) -> Any:
     x, W, w = residuals
-    dx = _gathered(xp, dY, conj(xp, _transposed(xp, W, groups)), w, groups) if needs[0] else None
+    dx = _gathered(xp, dY, conj(xp, transposed(xp, W, groups)), w, groups) if needs[0] else None
     dW = None
     if needs[1]:
         shape = (*w.window, dY.shape[-1] // groups, x.shape[-1])
-        dW = _transposed(xp, _products(xp, dY, conj(xp, x), w, groups, shape), groups)
+        dW = transposed(xp, _products(xp, dY, conj(xp, x), w, groups, shape), groups)
     db = xp.sum(dY, axis=tuple(range(dY.ndim - 1))) if len(needs) > 2 and needs[2] else None
     return dx, dW, db
 
@@ -275,7 +275,7 @@ def _by_number(xp: Any, x: Any, W: Any, groups: int) -> Any:
     return xp.reshape(product, (*x.shape[:-1], W.shape[-1]))
 
 
-def _transposed(xp: Any, W: Any, groups: int) -> Any:
+def transposed(xp: Any, W: Any, groups: int) -> Any:
     """Weights for the way back: of each group and tap, the transposed matrix."""
     *window, inner, n = W.shape
     split = xp.reshape(W, (math.prod(window), inner, groups, n // groups))

@@ -49,7 +49,7 @@ def _max_pool(x: Any, /, *, window: Any, stride: Any = None, padding: Any = "val
     -----
     Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 9.3.
     """
-    w = _windows("max_pool", x, window, stride, padding)
+    w = windows_for("max_pool", x, window, stride, padding)
     xp = array_namespace(x)
     for k, (n, (before, after)) in enumerate(zip(w.size, w.padding, strict=True)):
         if before or after:  # repeating the edge changes no maximum, nor which element is the first of equal ones
@@ -63,11 +63,11 @@ def _max_pool(x: Any, /, *, window: Any, stride: Any = None, padding: Any = "val
 
 @fused(_max_pool)
 def max_pool(xp: Any, needs: Any, x: Any, /, *, window: Any, stride: Any = None, padding: Any = "valid") -> Any:
-    w = _windows("max_pool", x, window, stride, padding)
+    w = windows_for("max_pool", x, window, stride, padding)
     if any(map(any, w.padding)):
         lowest = xp.full((x.shape[0], *w.padded, x.shape[-1]), -math.inf, dtype=x.dtype, device=x.device)
         x = put(xp, lowest, w.interior, x)
-    winner: Any = _first_inside(xp, x, w)
+    winner: Any = first_inside(xp, x, w)
     y: Any = None
     for k, (_, key) in enumerate(w.places()):
         t = x[key]
@@ -88,7 +88,7 @@ def max_pool_backward(xp: Any, needs: Any, dY: Any, residuals: Any, **_: Any) ->
     return (dX[w.interior],)
 
 
-def _first_inside(xp: Any, x: Any, w: Windows) -> Any:
+def first_inside(xp: Any, x: Any, w: Windows) -> Any:
     """The number, in row-major order, of each window's first element that is not padding."""
     dtype = xp.uint8 if w.taps <= 256 else xp.int32
     if not any(before for before, _ in w.padding):
@@ -135,10 +135,10 @@ def _avg_pool(
     ValueError
         If no window fits, or an option is none of these.
     """
-    w = _windows("avg_pool", x, window, stride, padding)
+    w = windows_for("avg_pool", x, window, stride, padding)
     xp = array_namespace(x)
     padded = pad(xp, x, w)
-    return sum(padded[key] for _, key in w.places()) * _scale(xp, x, w, count_include_pad)
+    return sum(padded[key] for _, key in w.places()) * one_over_count(xp, x, w, count_include_pad)
 
 
 @fused(_avg_pool)
@@ -153,8 +153,8 @@ def avg_pool(
     padding: Any = "valid",
     count_include_pad: bool = True,
 ) -> Any:
-    w = _windows("avg_pool", x, window, stride, padding)
-    scale = _scale(xp, x, w, count_include_pad)
+    w = windows_for("avg_pool", x, window, stride, padding)
+    scale = one_over_count(xp, x, w, count_include_pad)
     padded = pad(xp, x, w)
     return sum(padded[key] for _, key in w.places()) * scale, (scale, w)
 
@@ -169,7 +169,7 @@ def avg_pool_backward(xp: Any, needs: Any, dY: Any, residuals: Any, **_: Any) ->
     return (dX[w.interior],)
 
 
-def _scale(xp: Any, x: Any, w: Windows, count_include_pad: bool) -> Any:
+def one_over_count(xp: Any, x: Any, w: Windows, count_include_pad: bool) -> Any:
     """One over the number of elements of each window: a number, or an array that broadcasts with the output."""
     if count_include_pad or not any(map(any, w.padding)):
         return 1 / w.taps
@@ -281,7 +281,8 @@ def _bins(n: int, out: int) -> list[tuple[int, int]]:
 # -- checks
 
 
-def _windows(name: str, x: Any, window: Any, stride: Any, padding: Any) -> Windows:
+def windows_for(name: str, x: Any, window: Any, stride: Any, padding: Any) -> Windows:
+    """Work out where the windows of a pooling lie."""
     _check(name, x)
     if name == "max_pool":
         check_real(name, x)

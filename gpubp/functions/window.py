@@ -44,6 +44,13 @@ class Windows(NamedTuple):
         """How many elements a window has."""
         return math.prod(self.window)
 
+    @property
+    def outer(self) -> Windows:
+        """The same without the last spatial axis."""
+        return Windows(
+            self.size[:-1], self.window[:-1], self.stride[:-1], self.dilation[:-1], self.padding[:-1], self.out[:-1]
+        )
+
     def places(self) -> Iterator[tuple[Any, Key]]:
         """Yield the key of each place in a window, in row-major order, and that of all windows' in the padded input."""
         for tap in itertools.product(*map(range, self.window)):

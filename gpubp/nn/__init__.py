@@ -42,6 +42,7 @@ from .layer import Layer
 from .normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from .parameter import Key, Parameter
 from .pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .sequential import Sequential
 from .shape import Flatten, Lambda, Residual
 from .summary import summary
@@ -104,4 +105,10 @@ __all__ = [
     "truncated_normal",
     "uniform",
     "zeros",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
 ]

@@ -1,6 +1,7 @@
 """The overrides are optional: without them every function gives the same."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
@@ -44,8 +45,98 @@ def test_training_gives_the_same_without_overrides(without_overrides):
 
 @pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 def test_numpy_has_overrides_to_compare():
-    assert {"dense", "gru", "lstm", "mse", "relu", "rnn", "sigmoid", "softmax_cross_entropy"} <= {
-        name for name, fused in FUSED.items() if "numpy" in fused.overrides
-    }
+    names = [
+        "convolution",
+        "dense",
+        "gru",
+        "lstm",
+        "max_pool",
+        "mse",
+        "relu",
+        "rnn",
+        "sigmoid",
+        "softmax_cross_entropy",
+    ]
+    assert set(names) <= {name for name, fused in FUSED.items() if "numpy" in fused.overrides}
     assert all("numpy" in update.in_place for update in UPDATES)
     assert "gpubp.kernels.numpy" in sys.modules
+
+
+# -- convolution: which way is taken, and how much at a time, depends on sizes that the catalogue's samples do not have
+
+CONVOLUTIONS = {
+    "wide, one channel": ((3, 9, 12, 1), (3, 3, 1, 2), {"padding": 1}),
+    "wide, with stride": ((3, 9, 21, 1), (2, 2, 1, 2), {"stride": (1, 2), "padding": ((0, 1), (2, 0))}),
+    "long, dilated": ((3, 30, 2), (3, 2, 4), {"dilation": 3, "padding": "same"}),
+    "narrow, few channels": ((3, 7, 8, 3), (3, 3, 3, 5), {"padding": 1}),
+    "narrow, strided and dilated": ((3, 9, 9, 2), (2, 3, 2, 5), {"stride": 2, "dilation": (1, 2), "padding": (0, 2)}),
+    "narrow, three axes": ((2, 4, 3, 5, 2), (2, 2, 2, 2, 3), {"stride": (2, 1, 1), "padding": 1}),
+    "many channels": ((3, 6, 5, 10), (3, 3, 10, 9), {"padding": "same"}),
+    "many channels, stride": ((3, 6, 5, 10), (3, 3, 10, 9), {"padding": "same", "stride": (2, 1)}),
+    "more padding than window": ((2, 6, 4, 9), (2, 1, 9, 10), {"padding": ((2, 3), (1, 1))}),
+    "one by one": ((3, 5, 4, 9), (1, 1, 9, 10), {}),
+    "one by one, stride": ((3, 5, 4, 9), (1, 1, 9, 10), {"stride": 2}),
+    "depthwise": ((3, 9, 6, 4), (3, 3, 1, 4), {"groups": 4, "padding": 1}),
+    "depthwise, stride": ((3, 9, 7, 4), (3, 3, 1, 4), {"groups": 4, "padding": ((1, 0), (0, 2)), "stride": (2, 3)}),
+    "depthwise, dilated": ((3, 9, 9, 4), (3, 2, 1, 4), {"groups": 4, "dilation": 2, "stride": (1, 2)}),
+    "depthwise, one axis": ((3, 9, 4), (3, 1, 4), {"groups": 4, "padding": "same", "stride": 2}),
+    "depthwise, three axes": ((3, 4, 4, 3, 4), (2, 2, 2, 1, 4), {"groups": 4, "stride": (2, 1, 2), "padding": 1}),
+    "depthwise, two outputs each": ((3, 6, 6, 3), (3, 3, 1, 6), {"groups": 3, "padding": 1}),
+    "groups": ((3, 6, 6, 6), (3, 3, 2, 9), {"groups": 3, "padding": 1, "stride": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize("size", [1, 1000, 4000, None])
+@pytest.mark.parametrize("name", ["convolution", "convolution_transpose"])
+def test_every_way_to_convolve_is_the_reference(case, size, name, monkeypatch):
+    convolution = pytest.importorskip("gpubp.kernels.numpy.convolution")
+    if size is not None:
+        monkeypatch.setattr(convolution, "BUFFER", size)
+        monkeypatch.setattr(convolution, "LINES", size)
+    rng = np.random.default_rng(0)
+    x, W, options = CONVOLUTIONS[case]
+    args = [rng.normal(size=shape) for shape in (x, W, W[-1:])]
+    fused = FUSED[name]
+    y, pullback = bp.vjp(lambda *args: fused(*args, **options), *args)
+    expected, reference = bp.vjp(lambda *args: fused.reference(*args, **options), *args)
+    np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+    dY = rng.normal(size=y.shape)
+    for found, wanted in zip(pullback(dY), reference(dY), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_the_ways_to_convolve_are_all_taken(monkeypatch):
+    """By the cases above: or a threshold has moved, and one of them is not tested any more."""
+    convolution = pytest.importorskip("gpubp.kernels.numpy.convolution")
+    taken = set()
+
+    def watched(way, f):
+        return lambda *args, **kwargs: taken.add(way) or f(*args, **kwargs)
+
+    for way in ("_columns", "_spread_lines", "_spread_columns", "_spread_depthwise", "_depthwise", "_by_groups"):
+        monkeypatch.setattr(convolution, way, watched(way, getattr(convolution, way)))
+    by_tap = convolution._by_tap
+    monkeypatch.setattr(convolution, "_by_tap", lambda *args: taken.add(("by tap", found := by_tap(*args))) or found)
+    for case in CONVOLUTIONS:
+        test_every_way_to_convolve_is_the_reference(case, None, "convolution", pytest.MonkeyPatch())
+    assert taken == {
+        *("_columns", "_spread_lines", "_spread_columns", "_spread_depthwise", "_depthwise", "_by_groups"),
+        *(("by tap", True), ("by tap", False)),
+    }
+
+
+def test_buffers_are_not_shared_by_threads():
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(8, 12, 12, 6)) for _ in range(4)]
+    W = rng.normal(size=(3, 3, 6, 9))
+
+    def f(x):
+        return bp.grad(lambda x, W: np.sum(FUSED["max_pool"](FUSED["convolution"](x, W), window=2)), (0, 1))(x, W)
+
+    expected = [f(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for found, wanted in zip(pool.map(f, inputs), expected, strict=True):
+                for a, b in zip(found, wanted, strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)

@@ -5,6 +5,7 @@ import gpubp as bp
 from gpubp import functions as F
 from gpubp import losses, nn, optim
 from gpubp.nn.initializers import fans
+from gpubp.testing.backends import load
 
 rng = np.random.default_rng(0)
 LAYERS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -140,6 +141,55 @@ def test_checkpoint_gives_the_same_gradients():
     again = bp.grad(lambda net: losses.softmax_cross_entropy(bp.checkpoint(lambda net, x: net(x))(net, x), y))(net)
     for a, b in zip(plain.parameters().values(), again.parameters().values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_every_backend_trains_the_same_net(backend):
+    x = rng.normal(size=(3, 8, 8, 1))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding="same"), nn.relu, nn.MaxPool(2), nn.ConvTranspose2d(4, 2, 2, stride=2),
+        nn.Conv2d(2, 4, 3, groups=2, stride=2), nn.tanh, nn.AvgPool(2, stride=1, padding=1, count_include_pad=False),
+        nn.AdaptiveAvgPool((2, 1)), nn.Flatten(), nn.Dense(8, 3), seed=0, dtype="float64",
+    )  # fmt: skip
+    report = bp.testing.assert_parity(net, x, backends=["numpy", backend], steps=2)
+    assert len(report.differences) == 2 + 3 * 8
+
+
+def test_a_step_reads_nothing_on_the_host():
+    there = load("standin")
+    net = bp.tree.map_leaves(there.asarray, lenet(seed=0).build(rng.normal(size=(1, 8, 8, 1)).astype("float32")))
+    x, y = there.asarray(rng.normal(size=(4, 8, 8, 1)).astype("float32")), there.asarray(np.array([0, 3, 9, 1]))
+    opt = optim.Adam(net)
+    step = bp.value_and_grad(lambda net, x, y: losses.softmax_cross_entropy(net(x), y))
+    with there.xp.no_host_reads():
+        for _ in range(2):
+            _, grads = step(net, x, y)
+            opt.step(grads)
+
+
+@pytest.mark.peers
+def test_pytorch_trains_the_same_net():
+    torch = pytest.importorskip("torch")
+    X, LABELS = rng.normal(size=(6, 9, 9, 2)), rng.integers(0, 3, 6)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.relu, nn.MaxPool(2), nn.Conv2d(4, 6, 3, groups=2), nn.tanh, nn.Flatten(),
+        nn.Dense(24, 3), seed=0, dtype="float64",
+    )  # fmt: skip
+    theirs = [torch.tensor(w, requires_grad=True) for w in net.parameters().values()]
+    opt, their_opt = optim.Adam(net, 0.01), torch.optim.Adam(theirs, lr=0.01)
+    step, f = bp.value_and_grad(lambda net, x, y: losses.softmax_cross_entropy(net(x), y)), torch.nn.functional
+    for _ in range(5):
+        value, grads = step(net, X, LABELS)
+        W1, b1, W2, b2, W3, b3 = theirs
+        h = torch.relu(f.conv2d(torch.tensor(X).movedim(-1, 1), W1.permute(3, 2, 0, 1), b1, padding=1))
+        h = torch.tanh(f.conv2d(f.max_pool2d(h, 2), W2.permute(3, 2, 0, 1), b2, groups=2))
+        their_value = f.cross_entropy(h.movedim(1, -1).flatten(1) @ W3 + b3, torch.tensor(LABELS))
+        their_opt.zero_grad()
+        their_value.backward()
+        np.testing.assert_allclose(value, their_value.item(), rtol=1e-11)
+        for ours, w in zip(grads.parameters().values(), theirs, strict=True):
+            np.testing.assert_allclose(ours, w.grad.numpy(), rtol=1e-9, atol=1e-13)
+        opt.step(grads)
+        their_opt.step()
 
 
 def test_gradient_penalty_of_a_critic():

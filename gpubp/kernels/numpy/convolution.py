@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...functions.convolution import convolution, convolution_transpose, windows_between, windows_on
+from ...functions.convolution import convolution, convolution_transpose, transposed, windows_between, windows_on
 from ...functions.window import Windows
 from .activation import COTANGENT, FUNCTION
 from .common import ndarray, ones, scratch
@@ -20,8 +20,7 @@ BUFFER = 1 << 22
 LINES = 1 << 18
 
 
-def _suitable(x: Any, W: Any, b: Any, groups: int) -> bool:
-    """Whether the arrays are plain and of a kind with a fast path: one group, or as many as channels."""
+def _suitable(x: Any, W: Any, b: Any) -> bool:
     return (
         type(x) is ndarray
         and type(W) is ndarray
@@ -30,7 +29,6 @@ def _suitable(x: Any, W: Any, b: Any, groups: int) -> bool:
         and (b is None or (type(b) is ndarray and b.dtype is x.dtype))
         and x.size > 0
         and W.size > 0
-        and (groups == 1 or (W.shape[-2] == 1 and W.shape[-1] == groups))
     )
 
 
@@ -51,7 +49,7 @@ def _forward(
     groups: int = 1,
     activation: str = "identity",
 ) -> Any:
-    if not _suitable(x, W, b, groups) or activation not in FUNCTION:
+    if not _suitable(x, W, b) or activation not in FUNCTION:
         return NotImplemented
     w = windows_on(x, W, b, stride, padding, dilation, groups, activation)
     y = _gathered(x, W, w, groups, b, activation)
@@ -64,7 +62,7 @@ def _backward(
 ) -> Any:
     x, W, y, w, shape = residuals
     dZ = np.ascontiguousarray(dY if y is None else COTANGENT[activation](dY, y, dY.dtype.char))
-    dx = _spread(dZ, _transposed(W, groups), w, groups) if needs[0] else None
+    dx = _spread(dZ, transposed(np, W, groups), w, groups) if needs[0] else None
     dW = _products(x, dZ, w, groups, shape) if needs[1] else None
     return dx, dW, _column_sums(dZ) if len(needs) > 2 and needs[2] else None
 
@@ -83,7 +81,7 @@ def _transpose_forward(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    if not _suitable(x, W, b, groups):
+    if not _suitable(x, W, b):
         return NotImplemented
     w = windows_between(x, W, b, stride, padding, output_padding, dilation, groups)
     y = _spread(np.ascontiguousarray(x), W, w, groups)
@@ -94,21 +92,16 @@ def _transpose_forward(
 
 def _transpose_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, groups: int = 1, **_: Any) -> Any:
     x, W, w = residuals
-    dx = _gathered(dY, _transposed(W, groups), w, groups) if needs[0] else None
+    dx = _gathered(dY, transposed(np, W, groups), w, groups) if needs[0] else None
     dW = None
     if needs[1]:
         shape = (*w.window, dY.shape[-1] // groups, x.shape[-1])
-        dW = _transposed(_products(dY, np.ascontiguousarray(x), w, groups, shape), groups)
+        dW = transposed(np, _products(dY, np.ascontiguousarray(x), w, groups, shape), groups)
     return dx, dW, _column_sums(np.ascontiguousarray(dY)) if len(needs) > 2 and needs[2] else None
 
 
 convolution.override("numpy", _forward, _backward)
 convolution_transpose.override("numpy", _transpose_forward, _transpose_backward)
-
-
-def _transposed(W: Any, groups: int) -> Any:
-    """Weights for the way back; of a depthwise convolution they are the same."""
-    return W if groups > 1 else W.swapaxes(-1, -2)
 
 
 def _column_sums(x: Any) -> Any:
@@ -124,7 +117,8 @@ def _column_sums(x: Any) -> Any:
 
 def _gathered(x: Any, W: Any, w: Windows, groups: int, b: Any = None, activation: str = "identity") -> Any:
     if groups > 1:
-        return _finished(_depthwise(x, W, w), b, activation)
+        y = _depthwise(x, W, w) if _is_depthwise(W, groups) else _by_groups(_gathered, x, W, w, groups)
+        return _finished(y, b, activation)
     y = np.empty((x.shape[0], *w.out, W.shape[-1]), x.dtype)
     matrix = W.reshape(-1, W.shape[-1])
     for part, columns in _columns(x, w):
@@ -141,16 +135,23 @@ def _finished(z: Any, b: Any, activation: str) -> Any:
 
 
 def _spread(x: Any, W: Any, w: Windows, groups: int) -> Any:
-    """`x` multiplied with W and added up where the windows lie."""
-    back = _backwards(w)
+    """`x` multiplied with W and added up where the windows lie, in the way that is fastest."""
+    if groups > 1 and not _is_depthwise(W, groups):
+        return _by_groups(_spread, x, W, w, groups)
+    if _narrow(W, w, groups):
+        return _spread_lines(x, W, w)
+    back = _backwards(w) if groups > 1 or W.shape[-1] > 1 else None
     if back is not None:
         flipped = W[(slice(None, None, -1),) * len(w.window)]
         return _gathered(x, np.ascontiguousarray(flipped), back, groups)
     out = np.empty((x.shape[0], *w.size, W.shape[-1]), x.dtype)
-    if groups > 1:
-        return _spread_depthwise(x, W, w, out)
-    n = W.shape[-1]
-    wide = np.ascontiguousarray(np.moveaxis(W, -2, 0)).reshape(W.shape[-2], -1)
+    return _spread_columns(x, W, w, out) if groups == 1 else _spread_depthwise(x, W, w, out)
+
+
+def _spread_columns(x: Any, W: Any, w: Windows, out: Any) -> Any:
+    """One product for all places in a window, a bufferful at a time, added to the output place by place: "col2im"."""
+    inner, n = W.shape[-2:]
+    wide = np.ascontiguousarray(np.moveaxis(W, -2, 0)).reshape(inner, -1)
     images, rows = _portions(x.shape[0], w, n * x.itemsize)
     buffer = scratch("columns", x.dtype, images * rows * math.prod(w.out[1:]) * wide.shape[1])
     field = scratch("field", x.dtype, images * math.prod(w.padded) * n).reshape(images, *w.padded, n)
@@ -161,7 +162,7 @@ def _spread(x: Any, W: Any, w: Windows, groups: int) -> Any:
         target[...] = 0
         for top in range(0, w.out[0], rows):
             part = some[:, top : top + rows]
-            flat = part.reshape(-1, x.shape[-1])
+            flat = part.reshape(-1, inner)
             products = np.dot(flat, wide, buffer[: len(flat) * wide.shape[1]].reshape(len(flat), -1))
             products = products.reshape(*part.shape[:-1], w.taps, n)
             at = top * w.stride[0]
@@ -174,15 +175,59 @@ def _spread(x: Any, W: Any, w: Windows, groups: int) -> Any:
     return out
 
 
+def _narrow(W: Any, w: Windows, groups: int) -> bool:
+    """Whether the output has so few channels that additions to them would be slow, and lines are not too long."""
+    return groups == 1 and len(w.out) > 1 and 1 < W.shape[-1] <= 8 and w.padded[-1] <= 4 * w.window[-1]
+
+
+def _spread_lines(x: Any, W: Any, w: Windows) -> Any:
+    """The same with each line (the last spatial axis and the channels) as one vector: with one axis less.
+
+    The matrices are then banded, and a few times as large as they need be; but long runs are added.
+    """
+    *window, width, inner, n = W.shape
+    length, total = w.out[-1], w.padded[-1]
+    band = np.zeros((*window, length, inner, total, n), x.dtype)
+    *outer, line, row, column, last = band.strides
+    diagonal = (*outer, line + w.stride[-1] * column, w.dilation[-1] * column, row, last)
+    view = np.lib.stride_tricks.as_strided(band, (*window, length, width, inner, n), diagonal)
+    view[...] = np.expand_dims(W, -4)
+    lines = w.outer
+    out = np.empty((x.shape[0], *lines.size, total * n), x.dtype)
+    x = x.reshape(*x.shape[:-2], length * inner)
+    _spread_columns(x, band.reshape(*window, length * inner, total * n), lines, out)
+    before = w.padding[-1][0]
+    out = out.reshape(*out.shape[:-1], total, n)[..., before : before + w.size[-1], :]
+    return np.ascontiguousarray(out)
+
+
 def _products(x: Any, dZ: Any, w: Windows, groups: int, shape: Any) -> Any:
     """The weights' cotangent."""
-    if groups > 1:
+    if groups > 1 and shape[-2] == 1 and shape[-1] == groups:
         return _depthwise_products(x, dZ, w).reshape(shape)
+    if groups > 1:
+        own = (*shape[:-1], shape[-1] // groups)
+        parts = zip(_groups(x, groups), _groups(dZ, groups), strict=True)
+        return np.concatenate([_products(xs, dZs, w, 1, own) for xs, dZs in parts], -1)
     dW: Any = None
     for part, columns in _columns(x, w):
         product = np.dot(columns.T, dZ[part].reshape(len(columns), -1))
         dW = product if dW is None else np.add(dW, product, dW)
     return dW.reshape(shape)
+
+
+def _by_groups(f: Any, x: Any, W: Any, w: Windows, groups: int) -> Any:
+    parts = zip(_groups(x, groups), _groups(W, groups), strict=True)
+    return np.concatenate([f(xs, Ws, w, 1) for xs, Ws in parts], -1)
+
+
+def _groups(x: Any, groups: int) -> Iterator[Any]:
+    """Yield the channels of each group."""
+    return (np.ascontiguousarray(part) for part in np.split(x, groups, -1))
+
+
+def _is_depthwise(W: Any, groups: int) -> bool:
+    return bool(W.shape[-2] == 1 and W.shape[-1] == groups)
 
 
 def _backwards(w: Windows) -> Windows | None:
