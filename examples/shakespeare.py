@@ -91,7 +91,7 @@ def streams(text: np.ndarray, batch: int, time: int) -> Iterator[tuple[np.ndarra
         yield x[:, start : start + time], y[:, start : start + time]
 
 
-def windows(text: np.ndarray, batch: int, time: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def windows(text: np.ndarray, batch: int, time: int, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield pieces of a text from random places, without end."""
     rng = np.random.default_rng(seed)
     while True:
@@ -141,8 +141,8 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
         share = k / steps if steps else elapsed / (60 * minutes)
         if share >= shown + 0.1:
             shown = math.floor(10 * share + 1e-9) / 10
-            print(f"  {shown:4.0%}: step {k}, {elapsed:.0f} s, {float(bp.to_numpy(running)) / math.log(2):.3f} bits per "
-                  "character in training")  # fmt: skip
+            bits = float(bp.to_numpy(running)) / math.log(2)
+            print(f"  {shown:4.0%}: step {k}, {elapsed:.0f} s, {bits:.3f} bits per character in training")
     found = bits_per_character(net, held_out, device)
     print(f"{kind}: {found:.3f} bits per character on the plays held out, after {k} steps in {elapsed:.0f} s")
     return net, found
