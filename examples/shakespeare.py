@@ -12,6 +12,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def bits_per_character(net, text: np.ndarray, device, *, batch: int = 64, time: 
     """Return how many bits a net needs for a character of a text that it reads in streams."""
     net.eval()
     total, count, state = 0.0, 0, None
-    for x, y in streams(text, batch, time):
+    for x, y in streams(text, min(batch, (len(text) - 1) // time), time):
         value, state = loss(net, *bp.to_device((x, y), device), state if carry else None)
         total, count = total + value, count + 1
     return float(bp.to_numpy(total)) / count / math.log(2)
@@ -129,9 +130,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
     while share < 1:
         batch_of = next(pieces, None)
         if batch_of is None:  # the streams have ended, or not begun
-            pieces = (
-                streams(train_text, batch, time_steps) if recurrent else windows(train_text, batch, time_steps, seed)
-            )
+            pieces = (streams if recurrent else partial(windows, seed=seed))(train_text, batch, time_steps)
             state, batch_of = None, next(pieces)
         opt.lr = lr * min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         (value, state), grads = step(net, *bp.to_device(batch_of, device), state)
