@@ -48,6 +48,8 @@ def load_torch_weights(
 
     Raises
     ------
+    TypeError
+        If `tensors` is no dict of arrays.
     ValueError
         If tensors are missing, left over (but for ``num_batches_tracked``, a count), of another shape or no real or
         complex numbers as the net has them; the message names all that are.
