@@ -62,7 +62,7 @@ def load_torch_weights(
     check_built(net)
     modules = _modules(tensors)
     wanted = state_of(net)
-    new: dict[str, np.ndarray] = {}
+    new = dict(wanted)
     used: set[int] = set()
     faults: list[str] = []
     for layer, module, own in _pairs(net, wanted, modules, names):
@@ -124,7 +124,7 @@ def _pairs(net: Any, wanted: dict[str, Any], modules: dict[str, Any], names: Any
     for path in wanted:
         owner = max((p for p in layers if not p or path.startswith((f"{p}.", f"{p}["))), key=len)
         owned[owner][path.removeprefix(owner).removeprefix(".")] = path
-    paths = [path for path in layers if owned[path]]
+    paths = [path for path, layer in layers.items() if owned[path] and not isinstance(layer, nn.Dropout)]
     if names is None:
         modules = _with_new_tensors(modules)
         if len(paths) != len(modules):
@@ -202,6 +202,19 @@ def _windows(layer: Any, name: str, take: Take) -> np.ndarray:
     return np.transpose(W, (*range(2, W.ndim), 1, 0)) if W.ndim > 1 else W
 
 
+def _transposed_windows(layer: Any, name: str, take: Take) -> np.ndarray:
+    """Weights whose axes (groups * in, out, *window) become (*window, in, groups * out)."""
+    if name != "W":
+        return take("bias")
+    W = take("weight")
+    if W.ndim < 2 or W.shape[0] % layer.groups:
+        return W
+    n_in, n_out, *window = W.shape
+    W = np.reshape(W, (layer.groups, n_in // layer.groups, n_out, *window))
+    W = np.transpose(W, (*range(3, W.ndim), 1, 0, 2))
+    return np.reshape(W, (*window, n_in // layer.groups, layer.groups * n_out))
+
+
 def _normalization(layer: Any, name: str, take: Take) -> np.ndarray:
     named = {"gain": "weight", "mean": "running_mean", "variance": "running_var", "batches": "num_batches_tracked"}
     return take(named.get(name, name))
@@ -209,6 +222,8 @@ def _normalization(layer: Any, name: str, take: Take) -> np.ndarray:
 
 _RULES: dict[type, Callable[[Any, str, Take], np.ndarray]] = {
     nn.Dense: _windows,
+    nn.Conv: _windows,
+    nn.ConvTranspose: _transposed_windows,
     nn.BatchNorm: _normalization,
     nn.GroupNorm: _normalization,
     nn.LayerNorm: _normalization,

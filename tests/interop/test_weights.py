@@ -163,3 +163,52 @@ def test_the_same_output_as_pytorch():
     load_torch_weights(net, {name: x.numpy() for name, x in theirs.state_dict().items()})
     x = rng.normal(size=(4, 5))
     np.testing.assert_allclose(net(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+CONVOLUTIONS = {
+    "1d": ("Conv1d", (4, 6, 3), {}, (2, 8)),
+    "2d": ("Conv2d", (4, 6, (3, 2)), {"stride": 2}, (2, 7, 8)),
+    "3d": ("Conv3d", (2, 3, 2), {"dilation": 2}, (2, 5, 4, 6)),
+    "grouped": ("Conv2d", (4, 6, 3), {"groups": 2, "bias": False}, (2, 5, 5)),
+    "depthwise": ("Conv2d", (4, 8, 3), {"groups": 4}, (2, 5, 5)),
+    "transposed 1d": ("ConvTranspose1d", (4, 6, 3), {"stride": 2}, (2, 5)),
+    "transposed 2d": ("ConvTranspose2d", (4, 6, (3, 2)), {"stride": (2, 1)}, (2, 5, 4)),
+    "transposed grouped": ("ConvTranspose2d", (4, 6, 3), {"groups": 2}, (2, 4, 5)),
+    "transposed depthwise": ("ConvTranspose2d", (4, 8, 2), {"groups": 4, "bias": False}, (2, 4, 5)),
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("name", "sizes", "options", "shape"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions_give_pytorchs_output(name, sizes, options, shape):
+    torch = pytest.importorskip("torch")
+    theirs = getattr(torch.nn, name)(*sizes, **options).double()
+    net = getattr(nn, name)(*sizes, **options, seed=0, dtype="float64")
+    load_torch_weights(net, {f"conv.{key}": x.numpy() for key, x in theirs.state_dict().items()})
+    x = rng.normal(size=(*shape, sizes[0]))
+    expected = theirs(torch.tensor(np.moveaxis(x, -1, 1).copy())).detach().numpy()
+    np.testing.assert_allclose(net(x), np.moveaxis(expected, 1, -1), rtol=1e-12, atol=1e-13)
+
+
+def test_axes_of_convolutions():
+    net = nn.Sequential(nn.Conv2d(4, 6, (3, 2), groups=2), nn.ConvTranspose2d(6, 4, (3, 2), groups=2), seed=0)
+    tensors = tensors_of(a__weight=(6, 2, 3, 2), a__bias=(6,), b__weight=(6, 2, 3, 2), b__bias=(4,))
+    load_torch_weights(net, tensors)
+    a, b = net.layers
+    for out, n_in, i, j in np.ndindex(6, 2, 3, 2):
+        assert a.W[i, j, n_in, out] == tensors["a.weight"][out, n_in, i, j]
+    for n_in, out, i, j in np.ndindex(6, 2, 3, 2):
+        group = n_in // 3
+        assert b.W[i, j, n_in % 3, group * 2 + out] == tensors["b.weight"][n_in, out, i, j]
+
+
+def test_a_transposed_convolution_of_another_size():
+    net, tensors = nn.ConvTranspose1d(4, 2, 3, groups=2, seed=0), tensors_of(conv__weight=(5, 1, 3), conv__bias=(2,))
+    with pytest.raises(ValueError, match=r"module 'conv' has shape \(5, 1, 3\), expected \(3, 2, 2\), for W"):
+        load_torch_weights(net, tensors)
+
+
+def test_layers_that_hold_a_count_alone_are_passed_over():
+    net = nn.Sequential(nn.Dense(3, 4), nn.Dropout(0.5), nn.Dense(4, 2), seed=0)
+    load_torch_weights(net, tensors_of(**TWO))
+    assert net.layers[1].calls.value == 0
