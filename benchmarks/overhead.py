@@ -1,6 +1,6 @@
 """How much a small step costs, side by side with other libraries, in one run on one thread.
 
-    python benchmarks/overhead.py [--json FILE] [--quick]
+    python -m benchmarks.overhead [--json FILE] [--quick]
 
 Times are medians in microseconds; the rounds of the libraries are interleaved, so that a busy machine disturbs all
 alike. What is not installed is left out, by name. Then memory, import times and the size of the wheel.
@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,8 +27,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np  # noqa: E402  (the number of threads is read on import)
 
 import gpubp as bp  # noqa: E402
+from benchmarks.timing import Step, medians  # noqa: E402
 
-Step = Callable[[], Any]
 RATE = 0.5
 
 
@@ -311,27 +310,6 @@ def prepare() -> None:
         import jax
 
         jax.config.update("jax_enable_x64", True)
-
-
-def medians(steps: dict[str, Step], seconds: float) -> dict[str, float]:
-    """Return the median time of each step in microseconds, taken in turns."""
-    sizes = {}
-    for name, step in steps.items():
-        for _ in range(20):
-            step()
-        start = time.perf_counter()
-        step()
-        sizes[name] = max(1, int(0.002 / max(time.perf_counter() - start, 1e-7)))
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(times))]) < 5:
-        for name, step in steps.items():
-            n = sizes[name]
-            start = time.perf_counter()
-            for _ in range(n):
-                step()
-            times[name].append((time.perf_counter() - start) / n)
-    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
 
 
 def time_cases(seconds: float) -> dict[str, dict[str, float]]:

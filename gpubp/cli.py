@@ -18,6 +18,7 @@ _PURPOSES = {
     "cuda12": "computing on NVIDIA GPUs with CuPy, driver for CUDA 12",
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
     "plot": "pictures of training and of networks",
+    "images": "reading pictures with Pillow",
     "docs": "building the documentation",
     "test": "running the tests; checks against array-api-strict",
     "peers": "comparing gradients with PyTorch, JAX and autograd",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .array import Array, box, freeze, of_outputs, strip
@@ -54,6 +55,11 @@ class Fused(Generic[P, R]):
     def __init__(self, reference: Callable[P, R], forward: Callable[..., Any]) -> None:
         update_wrapper(self, reference)
         self.name = self.__name__ = self.__qualname__ = forward.__name__
+        self._optional = {
+            name: position
+            for position, (name, p) in enumerate(signature(reference).parameters.items())
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is None
+        }  # arrays that a user may also give by keyword
         self.reference = reference
         self._forward = forward
         self.written: Implementation | None = None
@@ -72,6 +78,8 @@ class Fused(Generic[P, R]):
         self._chosen.clear()
 
     def __call__(self, *args: P.args, **static: P.kwargs) -> R:
+        if static and self._optional:
+            args, static = self._by_position(args, static)  # type: ignore[assignment]
         tape: Any = None
         constants: Any = None
         values: list[Any] = []
@@ -125,6 +133,16 @@ class Fused(Generic[P, R]):
         record.outputs = len(out)
         records.append(record)
         return tuple(box(o, tape, first + k) for k, o in enumerate(out))  # type: ignore[return-value]
+
+    def _by_position(self, args: Any, static: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Move arrays given by keyword to their positions; None stands in for those left out before them."""
+        placed = {position: static[name] for name, position in self._optional.items() if name in static}
+        if not placed or len(args) < min(self._optional.values()):
+            return args, static
+        if min(placed) < len(args):
+            raise TypeError(f"{self.name} got an array both by position and by keyword: {', '.join(static)}")
+        args = (*args, *(placed.get(k) for k in range(len(args), max(placed) + 1)))
+        return args, {name: value for name, value in static.items() if name not in self._optional}
 
     def _untraced(self, constants: Any, values: list[Any], static: dict[str, Any]) -> Any:
         array = next((x for x in values if is_array(x)), None)

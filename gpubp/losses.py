@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from .functions.cross_entropy import binary_cross_entropy, kl_divergence, softmax_cross_entropy
 from .functions.loss import (
-    binary_cross_entropy,
+    cosine_embedding,
     half_squared_error,
+    hinge,
+    huber,
+    mae,
     mean_half_squared_error,
     mse,
-    softmax_cross_entropy,
+    multiclass_hinge,
 )
 
 __all__ = [
     "binary_cross_entropy",
+    "cosine_embedding",
     "half_squared_error",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "mae",
     "mean_half_squared_error",
     "mse",
+    "multiclass_hinge",
     "softmax_cross_entropy",
 ]

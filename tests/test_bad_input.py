@@ -169,7 +169,7 @@ def test_unbuilt_nets(tmp_path):
     check(AttributeError, r"Parameter\(\(3, 2\)\) has no ndim: give it", lambda: Own().W.ndim)
 
 
-@pytest.mark.parametrize("name", losses.__all__)
+@pytest.mark.parametrize("name", sorted(set(losses.__all__) - {"multiclass_hinge"}))
 def test_losses(name):
     f = getattr(losses, name)
     check(ValueError, r"\(4, 2\) and \(2, 4\); it does not broadcast", f, SCORES, SCORES.T)
@@ -226,7 +226,16 @@ NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, F)
         ({"train": (np.ones((4, 7)), LABELS)}, ValueError, r"Dense\(3, 5\) expects an input of shape \(..., 3\)"),
         ({"metrics": ("f1",)}, ValueError, r"names among accuracy, got \('f1',\)"),
         ({"metrics": "accuracy"}, ValueError, "a tuple of names among accuracy, got 'accuracy'"),
-        ({"loss": losses.mse}, TypeError, r"called as loss\(net, x, y\), but mse takes \(y, target\); write"),
+        (
+            {"loss": losses.mse},
+            TypeError,
+            r"called as loss\(net, x, y\), but mse takes \(y, target, red",
+        ),
+        (
+            {"loss": losses.softmax_cross_entropy},
+            TypeError,
+            r"takes \(logits, targets, weights, class",
+        ),
         ({"loss": 1}, TypeError, r"loss must be a function \(net, x, y\) -> scalar, got int"),
         ({"loss": lambda net, x, y: net(x)}, TypeError, "to return a real floating scalar, got float32 of shape"),
         ({"opt": 0.1}, TypeError, r"an optimizer, as in optim.Adam\(net\), got float"),

@@ -35,6 +35,16 @@ STEPS = {
     "binary_cross_entropy of integers": (losses.binary_cross_entropy, BITS),
     "softmax_cross_entropy": (losses.softmax_cross_entropy, Y),
     "softmax_cross_entropy of labels": (losses.softmax_cross_entropy, LABELS),
+    "softmax_cross_entropy with options": (
+        lambda z, t: losses.softmax_cross_entropy(z, t, class_weights=z[0] ** 2, ignore_index=1, label_smoothing=0.1),
+        LABELS,
+    ),
+    "kl_divergence": (losses.kl_divergence, Y),
+    "mae": (losses.mae, Y),
+    "huber": (losses.huber, Y),
+    "hinge": (losses.hinge, 2 * BITS - 1),
+    "multiclass_hinge": (losses.multiclass_hinge, LABELS),
+    "cosine_embedding": (losses.cosine_embedding, Y),
 }
 OPTIMIZERS = {
     "SGD": lambda net: optim.SGD(net, 0.1),

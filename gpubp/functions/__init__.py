@@ -5,10 +5,20 @@ from __future__ import annotations
 from .activation import elu, identity, leaky_relu, prelu, relu, selu, sigmoid, tanh
 from .attention import attention, attention_weights
 from .convolution import convolution, convolution_transpose
+from .cross_entropy import binary_cross_entropy, kl_divergence, softmax_cross_entropy
 from .dense import dense
 from .dropout import dropout
 from .embedding import embedding
-from .loss import binary_cross_entropy, half_squared_error, mean_half_squared_error, mse, softmax_cross_entropy
+from .loss import (
+    cosine_embedding,
+    half_squared_error,
+    hinge,
+    huber,
+    mae,
+    mean_half_squared_error,
+    mse,
+    multiclass_hinge,
+)
 from .normalization import batch_norm, batch_norm_inference, group_norm, layer_norm, rms_norm
 from .pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from .positions import rotary, sinusoidal_positions
@@ -26,6 +36,7 @@ __all__ = [
     "binary_cross_entropy",
     "convolution",
     "convolution_transpose",
+    "cosine_embedding",
     "dense",
     "dropout",
     "elu",
@@ -36,16 +47,21 @@ __all__ = [
     "gru",
     "gru_cell",
     "half_squared_error",
+    "hinge",
+    "huber",
     "identity",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "log_softmax",
     "logsumexp",
     "lstm",
     "lstm_cell",
+    "mae",
     "max_pool",
     "mean_half_squared_error",
     "mse",
+    "multiclass_hinge",
     "prelu",
     "relu",
     "rms_norm",

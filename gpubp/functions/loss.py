@@ -1,4 +1,7 @@
-"""Loss functions. Each gives one scalar, and none broadcasts: what is compared must have the same shape."""
+"""Losses of regression, margins and directions, and what all losses share.
+
+None broadcasts: what is compared must have the same shape. Each gives one scalar, unless told otherwise.
+"""
 
 # ruff: noqa: D103  (a fused function has the docstring of its reference)
 
@@ -12,7 +15,6 @@ from ..boundary import is_inexact
 from ..device import CPU, device_of
 from ..fused import fused
 from ..namespace import array_namespace
-from ..transform import stop_gradient
 from .checks import check_alike, check_one_library, check_real
 
 # -- squared errors: the sum of squares times a scale that the shape determines
@@ -64,29 +66,6 @@ def mean_half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
     return _squares("mean_half_squared_error", y, target, 0.5 / count(y.shape[:1]))
 
 
-def _mse(y: Any, target: Any, /) -> Any:
-    """Mean squared error over all elements.
-
-    Parameters
-    ----------
-    y, target
-        Real arrays of one shape and dtype.
-
-    Raises
-    ------
-    TypeError
-        If the arrays are of several libraries or dtypes.
-    ValueError
-        If the shapes differ, or there is no element.
-    """
-    return _squares("mse", y, target, 1.0 / count(y.shape))[0]
-
-
-@fused(_mse)
-def mse(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
-    return _squares("mse", y, target, 1.0 / count(y.shape))
-
-
 def _squares(name: str, y: Any, target: Any, scale: float) -> Any:
     check_pair(name, y, target)
     d = y - target
@@ -95,109 +74,359 @@ def _squares(name: str, y: Any, target: Any, scale: float) -> Any:
 
 @half_squared_error.backward
 @mean_half_squared_error.backward
-@mse.backward
 def _squares_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
     d, scale = residuals
     dY = (g * scale) * d
     return dY, -dY if needs[1] else None
 
 
-# -- classification, from logits
-
-
-def _binary_cross_entropy(logits: Any, targets: Any, /) -> Any:
-    """Mean of -t log σ(z) - (1 - t) log(1 - σ(z)), from the logits z, exact where σ(z) rounds to 0 or 1.
+def _mse(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    """Mean squared error over all elements.
 
     Parameters
     ----------
-    logits
-        Real array of any shape.
-    targets
-        Probabilities of the positive class, of the same shape and dtype; or labels 0 and 1, integer or boolean.
+    y, target
+        Real arrays of one shape and dtype.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an element.
 
     Raises
     ------
     TypeError
-        If the arrays are of several libraries or floating-point dtypes.
+        If the arrays are of several libraries or dtypes.
     ValueError
-        If the shapes differ, there is no element, or (NumPy only) a label is neither 0 nor 1.
+        If the shapes differ, or there is no element to take the mean of.
     """
-    targets = _check_binary(logits, targets)
-    xp = array_namespace(logits, targets)
-    e = xp.exp(xp.where(logits < 0, logits, -logits))
-    linear = xp.where(logits < 0, -logits * targets, logits * (1 - targets))
-    return xp.sum(linear + xp.log1p(e)) / count(logits.shape)
+    d = _difference("mse", y, target, reduction)
+    return reduced(d * d, reduction)
 
 
-@fused(_binary_cross_entropy)
-def binary_cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
-    return _binary_cross_entropy(logits, targets), (logits, _check_binary(logits, targets))
+@fused(_mse)
+def mse(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    d = _difference("mse", y, target, reduction)
+    return reduced(d * d, reduction), (d, 2.0)
 
 
-@binary_cross_entropy.backward
-def binary_cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
-    z, t = residuals
-    g = g / count(z.shape)
-    e = xp.exp(xp.where(z < 0, z, -z))
-    dZ = g * (xp.where(z < 0, e, 1.0) / (1 + e) - t)
-    return dZ, -g * z if needs[1] else None
-
-
-def _softmax_cross_entropy(logits: Any, targets: Any, /) -> Any:
-    """Mean over the examples of -Σ t log softmax(z), from the logits z, without overflow.
+def _mae(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    """Mean absolute error over all elements; the derivative where both agree is 0.
 
     Parameters
     ----------
-    logits
-        Real array of shape (..., classes).
-    targets
-        Class labels from 0 to classes - 1, an integer array of shape (...); or probabilities (one-hot vectors
-        among them), of the shape and dtype of `logits`.
+    y, target
+        Real arrays of one shape and dtype.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an element.
 
     Raises
     ------
     TypeError
-        If the arrays are of several libraries or floating-point dtypes, or the labels are boolean.
+        If the arrays are of several libraries or dtypes.
     ValueError
-        If the shapes do not fit, there is no example, or (NumPy only) a label is out of range.
+        If the shapes differ, or there is no element to take the mean of.
+    """
+    d = _difference("mae", y, target, reduction)
+    return reduced(array_namespace(d).abs(d), reduction)
+
+
+@fused(_mae)
+def mae(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    d = _difference("mae", y, target, reduction)
+    return reduced(xp.abs(d), reduction), (xp.sign(d), 1.0)
+
+
+def _huber(y: Any, target: Any, /, *, delta: float = 1.0, reduction: str = "mean") -> Any:
+    """Mean over all elements of half the squared error, and beyond an error of delta of delta (|error| - delta / 2).
+
+    Parameters
+    ----------
+    y, target
+        Real arrays of one shape and dtype.
+    delta
+        A positive error, beyond which the loss is linear.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an element.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of several libraries or dtypes.
+    ValueError
+        If the shapes differ, there is no element to take the mean of, or delta is not positive.
 
     Notes
     -----
-    On a device the range of labels is not checked, as that would cost a wait; `gpubp.fit` does it beforehand, on
-    the host.
+    Huber, "Robust estimation of a location parameter", 1964.
     """
-    return _cross_entropy(logits, targets)[0]
+    d = _difference("huber", y, target, reduction)
+    clipped = _clipped(d, delta)
+    return reduced(clipped * (d - 0.5 * clipped), reduction)
 
 
-@fused(_softmax_cross_entropy)
-def softmax_cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
-    out, log_p = _cross_entropy(logits, targets)
-    return out, (log_p, targets)
+@fused(_huber)
+def huber(xp: Any, needs: Any, y: Any, target: Any, /, *, delta: float = 1.0, reduction: str = "mean") -> Any:
+    d = _difference("huber", y, target, reduction)
+    clipped = _clipped(d, delta)
+    return reduced(clipped * (d - 0.5 * clipped), reduction), (clipped, 1.0)
 
 
-@softmax_cross_entropy.backward
-def softmax_cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
-    log_p, targets = residuals
-    g = g / count(log_p.shape[:-1])
-    p = xp.exp(log_p)
-    if is_inexact(targets.dtype):
-        mass = xp.sum(targets, axis=-1, keepdims=True)
-        return g * (p * mass - targets), -g * log_p if needs[1] else None
-    classes = xp.arange(p.shape[-1], dtype=targets.dtype, device=targets.device)
-    hit = xp.expand_dims(targets, axis=-1) == classes
-    return g * (p - xp.astype(hit, p.dtype)), None
+def _clipped(d: Any, delta: float) -> Any:
+    if not delta > 0:
+        raise ValueError(f"huber expects a positive delta, got {delta}")
+    return array_namespace(d).clip(d, -delta, delta)
 
 
-def _cross_entropy(logits: Any, targets: Any) -> Any:
-    _check_classes(logits, targets)
-    xp = array_namespace(logits, targets)
-    shifted = logits - stop_gradient(xp.max(logits, axis=-1, keepdims=True))
-    log_p = shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
-    if is_inexact(targets.dtype):
-        total = xp.sum(targets * log_p)
-    else:
-        total = xp.sum(xp.take_along_axis(log_p, xp.expand_dims(xp.astype(targets, xp.int64), axis=-1), axis=-1))
-    return -total / count(logits.shape[:-1]), log_p
+@mse.backward
+@mae.backward
+@huber.backward
+def times_derivative(xp: Any, needs: Any, g: Any, residuals: Any, *, reduction: str = "mean", **_: Any) -> Any:
+    derivative, factor = residuals
+    dY = (shared(g, derivative.shape, reduction) * factor) * derivative
+    return dY, -dY if needs[1] else None
+
+
+def _difference(name: str, y: Any, target: Any, reduction: str) -> Any:
+    check_pair(name, y, target)
+    check_reduction(name, reduction)
+    return y - target
+
+
+# -- margins
+
+
+def _hinge(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    """Mean of max(0, 1 - t y) over all elements, for labels t of -1 and 1; the derivative at t y = 1 is 0.
+
+    Parameters
+    ----------
+    y
+        Real array of any shape.
+    target
+        Labels -1 and 1 of the same shape, of the same dtype or signed integers.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an element.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of several libraries or floating-point dtypes, or the labels are unsigned or boolean.
+    ValueError
+        If the shapes differ, there is no element to take the mean of, or (NumPy only) an integer label is neither.
+
+    Notes
+    -----
+    Cortes, Vapnik, "Support-vector networks", 1995.
+    """
+    target = _check_signs(y, target, reduction)
+    xp = array_namespace(y, target)
+    missing = 1 - xp.multiply(y, target)
+    return reduced(xp.where(missing > 0, missing, 0.0), reduction)
+
+
+@fused(_hinge)
+def hinge(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    target = _check_signs(y, target, reduction)
+    missing = 1 - y * target
+    active = missing > 0
+    return reduced(xp.where(active, missing, 0.0), reduction), (active, y if needs[1] else None, target)
+
+
+@hinge.backward
+def hinge_backward(xp: Any, needs: Any, g: Any, residuals: Any, *, reduction: str = "mean") -> Any:
+    active, y, target = residuals
+    g = shared(g, active.shape, reduction)
+    dY = xp.where(active, -g * target, 0.0)
+    return dY, xp.where(active, -g * y, 0.0) if needs[1] else None
+
+
+def _check_signs(y: Any, target: Any, reduction: str) -> Any:
+    """Give the labels in the dtype of the scores."""
+    check_reduction("hinge", reduction)
+    check_one_library("hinge", y=y, target=target)
+    if not is_inexact(target.dtype):
+        labels = strip(target)
+        if not str(labels.dtype).rpartition(".")[2].startswith("int"):
+            raise TypeError(f"hinge expects labels -1 and 1, signed integers or floating-point, got {labels.dtype}")
+        if device_of(labels) == CPU and labels.size and not (abs(labels) == 1).all():
+            raise ValueError(f"hinge expects labels -1 and 1, got labels from {labels.min()} to {labels.max()}")
+        target = array_namespace(target).astype(target, y.dtype)
+    check_pair("hinge", y, target)
+    return target
+
+
+def _multiclass_hinge(scores: Any, labels: Any, /, *, reduction: str = "mean") -> Any:
+    """Mean of max(0, 1 + the highest score of another class - the score of the label's class) over the examples.
+
+    Parameters
+    ----------
+    scores
+        Real array of shape (..., classes).
+    labels
+        Class labels from 0 to classes - 1, an integer array of shape (...).
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an example.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of several libraries, or the labels are no integers.
+    ValueError
+        If the shapes do not fit, there is no example to take the mean of, or (NumPy only) a label is out of range.
+
+    Notes
+    -----
+    Crammer, Singer, "On the algorithmic implementation of multiclass kernel-based vector machines", 2001. Of several
+    highest classes the first has the gradient; where the margin is exactly 1 it is 0.
+    """
+    return _margins(scores, labels, reduction)[0]
+
+
+@fused(_multiclass_hinge)
+def multiclass_hinge(xp: Any, needs: Any, scores: Any, labels: Any, /, *, reduction: str = "mean") -> Any:
+    out, *residuals = _margins(scores, labels, reduction)
+    return out, residuals
+
+
+@multiclass_hinge.backward
+def multiclass_hinge_backward(xp: Any, needs: Any, g: Any, residuals: Any, *, reduction: str = "mean") -> Any:
+    active, hit, best = residuals
+    g = xp.where(active, shared(g, active.shape, reduction), xp.zeros_like(g))
+    classes = xp.arange(hit.shape[-1], dtype=best.dtype, device=best.device)
+    signs = xp.astype(best == classes, g.dtype) - xp.astype(hit, g.dtype)
+    return xp.expand_dims(g, axis=-1) * signs, None
+
+
+def _margins(scores: Any, labels: Any, reduction: str) -> Any:
+    """Return the reduced losses, where they are active, which class is the label's, and the best other class."""
+    name = "multiclass_hinge"
+    check_one_library(name, scores=scores, labels=labels)
+    check_alike(name, scores=scores)
+    check_real(name, scores)
+    check_reduction(name, reduction)
+    check_labels(name, scores, labels, "scores")
+    check_range(name, strip(labels), scores.shape[-1], scores.shape, "scores")
+    xp = array_namespace(scores, labels)
+    at = xp.expand_dims(labels, axis=-1)
+    hit = at == xp.arange(scores.shape[-1], dtype=labels.dtype, device=labels.device)
+    others = xp.where(hit, -math.inf, scores)
+    best = xp.argmax(others, axis=-1, keepdims=True)
+    own = xp.take_along_axis(scores, xp.astype(at, best.dtype), axis=-1)
+    missing = xp.squeeze(1 + xp.take_along_axis(others, best, axis=-1) - own, axis=-1)
+    active = missing > 0
+    return reduced(xp.where(active, missing, 0.0), reduction), active, hit, best
+
+
+# -- directions
+
+
+def _cosine_embedding(
+    y: Any, target: Any, /, labels: Any = None, *, margin: float = 0.0, reduction: str = "mean"
+) -> Any:
+    """Mean over the examples of 1 - cos(y, target); or for pairs that are to differ, of max(0, cos - margin).
+
+    Parameters
+    ----------
+    y, target
+        Real arrays of one shape (..., n) and dtype: embeddings to compare.
+    labels
+        Integers, or numbers of the same dtype, of shape (...): positive (1) for pairs that are to be alike, others (-1)
+        for pairs that are to differ; all are alike without it.
+    margin
+        The cosine up to which pairs that are to differ cost nothing; at it the derivative is 0.
+    reduction
+        ``"mean"``, ``"sum"``, or ``"none"`` for one value an example.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of several libraries or dtypes.
+    ValueError
+        If the shapes do not fit, or there is no example to take the mean of.
+
+    Notes
+    -----
+    A vector of zeros has cosine 0 with every other, and its gradient is that of a vector divided by 1, not by its
+    norm.
+    """
+    _check_embeddings(y, target, labels, reduction)
+    xp = array_namespace(y, target, labels)
+    (u, _), (v, _) = _direction(xp, y), _direction(xp, target)
+    return reduced(_of_cosine(xp, xp.sum(u * v, axis=-1), labels, margin)[0], reduction)
+
+
+@fused(_cosine_embedding)
+def cosine_embedding(
+    xp: Any, needs: Any, y: Any, target: Any, labels: Any = None, /, *, margin: float = 0.0, reduction: str = "mean"
+) -> Any:
+    _check_embeddings(y, target, labels, reduction)
+    (u, length), (v, other) = _direction(xp, y), _direction(xp, target)
+    cosine = xp.sum(u * v, axis=-1)
+    losses, slope = _of_cosine(xp, cosine, labels, margin)
+    return reduced(losses, reduction), (u, length, v, other, cosine, slope)
+
+
+@cosine_embedding.backward
+def cosine_embedding_backward(
+    xp: Any, needs: Any, g: Any, residuals: Any, *, margin: float = 0.0, reduction: str = "mean"
+) -> Any:
+    u, length, v, other, cosine, slope = residuals
+    g = xp.expand_dims(shared(g, cosine.shape, reduction) * slope, axis=-1)
+    cosine = xp.expand_dims(cosine, axis=-1)
+    dY = g * (v - cosine * u) / length if needs[0] else None
+    dT = g * (u - cosine * v) / other if needs[1] else None
+    return dY, dT, xp.zeros_like(slope) if len(needs) > 2 and needs[2] else None
+
+
+def _direction(xp: Any, x: Any) -> tuple[Any, Any]:
+    """Return x divided by its length, and that; of a vector of zeros the length is taken as 1."""
+    square = xp.sum(x * x, axis=-1, keepdims=True)
+    length = xp.sqrt(xp.where(square == 0, 1.0, square))
+    return x / length, length
+
+
+def _of_cosine(xp: Any, cosine: Any, labels: Any, margin: float) -> tuple[Any, Any]:
+    """Return the losses and their derivatives, which are -1, 0 and 1."""
+    if labels is None:
+        return 1 - cosine, -xp.ones_like(cosine)
+    alike, near = labels > 0, cosine > margin
+    excess = xp.where(near, cosine - margin, 0.0)
+    return xp.where(alike, 1 - cosine, excess), xp.where(alike, -1.0, xp.astype(near, cosine.dtype))
+
+
+def _check_embeddings(y: Any, target: Any, labels: Any, reduction: str) -> None:
+    name = "cosine_embedding"
+    check_pair(name, y, target)
+    check_reduction(name, reduction)
+    check_one_library(name, y=y, labels=labels)
+    if labels is not None and is_inexact(labels.dtype):
+        check_alike(name, y=y, labels=labels)
+    if not y.ndim or (labels is not None and tuple(labels.shape) != tuple(y.shape[:-1])):
+        given = "" if labels is None else f" and {tuple(labels.shape)}"
+        raise ValueError(f"{name} expects y of shape (..., n) and labels of shape (...), got {tuple(y.shape)}{given}")
+
+
+# -- one number of many
+
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    """Refuse what is none."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{name} expects reduction='mean', 'sum' or 'none', got {reduction!r}")
+
+
+def reduced(losses: Any, reduction: str) -> Any:
+    """Give the mean or the sum of losses, or themselves."""
+    if reduction == "none":
+        return losses
+    total = array_namespace(losses).sum(losses)
+    return total / count(losses.shape) if reduction == "mean" else total
+
+
+def shared(g: Any, shape: Any, reduction: str) -> Any:
+    """Give the cotangent of each loss, or of all of them, from that of `reduced`."""
+    return g / count(shape) if reduction == "mean" else g
 
 
 # -- checks
@@ -216,10 +445,11 @@ def check_pair(name: str, y: Any, target: Any, names: tuple[str, str] = ("y", "t
     if y.dtype is not target.dtype or type(strip(y)) is not type(strip(target)) or not is_inexact(y.dtype):
         check_alike(name, **dict(zip(names, (y, target), strict=True)))
     check_real(name, y)
-    _check_same_shape(name, y, target)
+    check_same_shape(name, y, target)
 
 
-def _check_same_shape(name: str, y: Any, target: Any) -> None:
+def check_same_shape(name: str, y: Any, target: Any) -> None:
+    """Refuse arrays that differ in shape."""
     if y.shape != target.shape:
         raise ValueError(
             f"{name} expects two arrays of one shape, got {tuple(y.shape)} and {tuple(target.shape)}; "
@@ -227,43 +457,21 @@ def _check_same_shape(name: str, y: Any, target: Any) -> None:
         )
 
 
-def _check_binary(logits: Any, targets: Any) -> Any:
-    """Give the targets in the dtype of the logits."""
-    name, names = "binary_cross_entropy", ("logits", "targets")
-    if not is_inexact(targets.dtype):
-        check_one_library(name, logits=logits, targets=targets)
-        _check_labels(name, strip(targets), 2, logits.shape)
-        targets = array_namespace(targets).astype(targets, logits.dtype)
-    check_pair(name, logits, targets, names)
-    return targets
-
-
-def _check_classes(logits: Any, targets: Any) -> None:
-    name = "softmax_cross_entropy"
-    check_one_library(name, logits=logits, targets=targets)
-    if is_inexact(targets.dtype) and targets.ndim == logits.ndim - 1:
-        raise TypeError(
-            f"{name} expects integer labels, got {targets.dtype} of shape {tuple(targets.shape)}; cast them"
-        )
-    check_alike(name, logits=logits, targets=targets if is_inexact(targets.dtype) else None)
-    check_real(name, logits)
-    if is_inexact(targets.dtype):
-        _check_same_shape(name, logits, targets)
-    elif "int" not in str(targets.dtype):
-        raise TypeError(f"{name} expects integer labels or probabilities as targets, got {targets.dtype}")
-    elif not logits.ndim or logits.shape[:-1] != targets.shape:
+def check_labels(name: str, scores: Any, labels: Any, what: str = "logits") -> None:
+    """Refuse what is no label of every example: an integer of the shape of the scores but the last axis."""
+    if "int" not in str(labels.dtype):
+        raise TypeError(f"{name} expects integer labels, got {labels.dtype}")
+    if not scores.ndim or scores.shape[:-1] != labels.shape:
         raise ValueError(
-            f"{name} expects logits of shape (..., classes) and labels of shape (...), got {tuple(logits.shape)} "
-            f"and {tuple(targets.shape)}"
+            f"{name} expects {what} of shape (..., classes) and labels of shape (...), got {tuple(scores.shape)} "
+            f"and {tuple(labels.shape)}"
         )
-    else:
-        _check_labels(name, strip(targets), logits.shape[-1], logits.shape)
 
 
-def _check_labels(name: str, labels: Any, classes: int, shape: Any) -> None:
+def check_range(name: str, labels: Any, classes: int, shape: Any, what: str = "logits") -> None:
     """Refuse labels out of range where looking at them costs no wait: on the host, as NumPy arrays."""
     if device_of(labels) == CPU and labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
-            f"{name} expects labels from 0 to {classes - 1} with logits of shape {tuple(shape)}, got labels from "
+            f"{name} expects labels from 0 to {classes - 1} with {what} of shape {tuple(shape)}, got labels from "
             f"{labels.min()} to {labels.max()}"
         )

@@ -22,6 +22,8 @@ _CONSTANTS = frozenset(
         "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8"
     )
 )
+#: How many instructions a pickle may have; a tensor takes about forty.
+_LONGEST = 2_000_000
 #: Of the containers of a result: how deep they may be nested, and how many values they may hold if those that stand
 #: in several places are counted at each.
 _DEEPEST, _LARGEST = 100, 10_000_000
@@ -81,7 +83,9 @@ def read_pickle(
     """
     machine = _Machine(names, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if n == _LONGEST:
+                raise ValueError(f"its pickle has more than {_LONGEST:,} instructions")
             if opcode.name in _CONSTANTS:
                 machine.push(argument)
             elif opcode.name == "STOP":

@@ -40,8 +40,8 @@ def read_torch_file(file: str | os.PathLike[str]) -> Any:
     """Read a file that PyTorch's ``torch.save`` wrote, ``.pth`` or ``.pt``, of the zip format or the older one.
 
     PyTorch is not needed, and nothing in the file is executed: it is read as data, and a file that asks for more is
-    refused, whatever it asks for. No more memory is taken than the file is long (twice that for bfloat16), besides a
-    bounded multiple of its pickle, which may have 16 MiB.
+    refused, whatever it asks for. Memory is taken for what is in the file, never for what it claims to hold; its pickle
+    may have 16 MiB and 2,000,000 instructions (a model's has about forty for each tensor).
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from ..functions.activation import NAMES
 from ..functions.recurrent import ACTIVATIONS, gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from ..namespace import array_namespace
 from .dropout import Dropout
-from .initializers import Initializer, Shape, glorot_uniform, orthogonal, zeros
+from .initializers import Initializer, Shape, glorot_uniform, orthogonal, side_by_side, zeros
 from .layer import Layer, explain
 from .parameter import Parameter
 
@@ -23,16 +23,6 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
 
 
 ORTHOGONAL = orthogonal()
-
-
-def each_gate(initializer: Initializer, gates: int) -> Initializer:
-    """Give an initializer that draws a matrix for each gate and puts them side by side."""
-
-    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        one = (*shape[:-1], shape[-1] // gates)
-        return np.concatenate([np.asarray(initializer(rng, one)) for _ in range(gates)], axis=-1)
-
-    return draw
 
 
 def open_forget_gate(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -57,8 +47,8 @@ class _Cell(Layer):
         self, n_in: int | None, n_hidden: int, bias: bool, W_init: Initializer, U_init: Initializer, b_init: Initializer
     ) -> None:
         width = self.gates * n_hidden
-        self.W = Parameter((n_in, width), each_gate(W_init, self.gates))
-        self.U = Parameter((n_hidden, width), each_gate(U_init, self.gates))
+        self.W = Parameter((n_in, width), side_by_side(W_init, self.gates))
+        self.U = Parameter((n_hidden, width), side_by_side(U_init, self.gates))
         self.b = Parameter((width,), b_init) if bias else None
 
     def __call__(self, x: Any, state: Any = None, /) -> Any:

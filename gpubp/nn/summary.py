@@ -13,9 +13,11 @@ from .surgery import mode
 
 __all__ = ["summary"]
 
+LONGEST = 60  #: a layer whose description is longer is shown by its kind alone
+
 
 def summary(net: Layer, x: Any) -> str:
-    """Describe a net layer by layer: its output's shape and its number of parameters.
+    """Describe a net layer by layer: its output's shape and its number of parameters, in evaluation mode.
 
     Parameters
     ----------
@@ -39,13 +41,18 @@ def summary(net: Layer, x: Any) -> str:
         p = parameters[0]
         x = raw_namespace(p).zeros(tuple(x), dtype=p.dtype, device=p.device)
     rows = [("layer", "output shape", "parameters"), ("input", str(tuple(x.shape)), "")]
-    with mode(net, training=False):  # it is not a batch to count
+    with mode(net, training=False):
         _rows(net, x, rows)
-    rows.append(("total", "", f"{net.count_parameters():,}"))
+    total = net.count_parameters()
+    frozen = total - net.count_parameters(frozen=False)
+    if frozen:
+        rows.append(("frozen", "", f"{frozen:,}"))
+    rows.append(("total", "", f"{total:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
     rule = "-" * (sum(widths) + 4)
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    end = -2 if frozen else -1
+    return "\n".join([lines[0], rule, *lines[1:end], rule, *lines[end:]])
 
 
 def _rows(layer: Any, x: Any, rows: list[tuple[str, str, str]]) -> Any:
@@ -55,6 +62,8 @@ def _rows(layer: Any, x: Any, rows: list[tuple[str, str, str]]) -> Any:
         return x
     y = layer(x)
     name = repr(layer) if isinstance(layer, Layer) else getattr(layer, "__name__", repr(layer))
+    if len(name) > LONGEST:
+        name = f"{type(layer).__name__}(...)"
     parameters = layer.count_parameters() if isinstance(layer, Layer) else 0
     rows.append((name, str(tuple(y.shape)), f"{parameters:,}"))
     return y

@@ -13,6 +13,7 @@ from ..boundary import is_inexact
 from ..data import batches
 from ..data.batches import check_at_least_1
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
+from ..fused import Fused
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
@@ -225,6 +226,8 @@ def _check_call(loss: Loss) -> None:
     try:
         if signature is not None:
             signature.bind(None, None, None)
+        if isinstance(loss, Fused):  # a third array may be weights
+            raise TypeError
     except TypeError:
         assert signature is not None
         name = getattr(loss, "__name__", type(loss).__name__)

@@ -418,6 +418,11 @@ def test_references_do_not_unfold(read, file_of):
         read(file_of(w.Raw(b"(" + code + b"l")))
 
 
+def test_long_programs(read, file_of):
+    with pytest.raises(ValueError, match="more than 2,000,000 instructions"):
+        read(file_of(w.Raw(b"N0" * 10**6 + b"N")))
+
+
 def test_containers_that_hold_themselves(read, file_of):
     for code in (b"]q\x00h\x00a", b"}q\x00X\x01\x00\x00\x00ah\x00s", b"]q\x00(h\x00ta", b"]q\x00]q\x01h\x00aa"):
         with pytest.raises(ValueError, match="a container in it holds itself"):

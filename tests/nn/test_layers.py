@@ -202,6 +202,24 @@ total                              26"""
         nn.summary(nn.Sequential(nn.relu), (5, 3))
 
 
+def test_summary_of_frozen_parameters_and_of_nested_layers():
+    inner = nn.Sequential(*[part for _ in range(4) for part in (nn.Dense(3, 3), nn.tanh)])
+    net = nn.Sequential(nn.Residual(inner), nn.Dropout(0.5), nn.Dense(3, 2), seed=0).train().freeze("layers[2].W")
+    expected = """\
+layer          output shape  parameters
+---------------------------------------
+input          (5, 3)
+Residual(...)  (5, 3)                48
+Dropout(0.5)   (5, 3)                 0
+Dense(3, 2)    (5, 2)                 8
+---------------------------------------
+frozen                                6
+total                                56"""
+    assert nn.summary(net, x) == expected
+    assert net.layers[1].calls.value == 0
+    assert net.training
+
+
 def test_training_a_net_of_another_library(backend):
     net = bp.tree.map_leaves(backend.asarray, nn.Sequential(nn.Dense(3, 4), nn.relu, nn.Dense(4, 2), seed=0))
     opt = optim.Adam(net, 0.01)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...functions import loss
+from ...functions.cross_entropy import softmax_cross_entropy
 from .common import ndarray, ones, starts
 
 _sum, _max = np.add.reduce, np.maximum.reduce
@@ -18,7 +19,7 @@ def _squares(y: Any, target: Any, scale: float) -> Any:
     return flat.dot(flat) * scale, (d, 2.0 * scale)
 
 
-def _squares_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
+def _squares_backward(xp: Any, needs: Any, g: Any, residuals: Any, **_: Any) -> Any:
     d, scale = residuals
     dY = d * (g * scale)
     return dY, -dY if needs[1] else None
@@ -44,8 +45,10 @@ def _mean_half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any
     return _squares(y, target, 0.5 / y.shape[0]) if _suitable(y, target) else NotImplemented
 
 
-def _mse(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
-    return _squares(y, target, 1.0 / y.size) if _suitable(y, target) else NotImplemented
+def _mse(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
+    if reduction != "mean" or not _suitable(y, target):
+        return NotImplemented
+    return _squares(y, target, 1.0 / y.size)
 
 
 loss.half_squared_error.override("numpy", _half_squared_error, _squares_backward)
@@ -57,7 +60,11 @@ loss.mse.override("numpy", _mse, _squares_backward)
 _UNSIGNED = {c: np.dtype(c.upper()) for c in "bhilqBHI"}
 
 
-def _cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
+def _cross_entropy(
+    xp: Any, needs: Any, logits: Any, targets: Any, weights: Any = None, class_weights: Any = None, /, **options: Any
+) -> Any:
+    if options or weights is not None or class_weights is not None:
+        return NotImplemented
     if type(logits) is not ndarray or type(targets) is not ndarray or (char := logits.dtype.char) not in "fd":
         return NotImplemented
     unsigned = _UNSIGNED.get(targets.dtype.char)
@@ -75,7 +82,7 @@ def _cross_entropy(xp: Any, needs: Any, logits: Any, targets: Any, /) -> Any:
     return out, (e, total, at)
 
 
-def _cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
+def _cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any, **_: Any) -> Any:
     e, total, at = residuals
     g = g / e.shape[0]
     dZ = e * (g / total)[:, None]
@@ -84,4 +91,4 @@ def _cross_entropy_backward(xp: Any, needs: Any, g: Any, residuals: Any) -> Any:
     return dZ, None
 
 
-loss.softmax_cross_entropy.override("numpy", _cross_entropy, _cross_entropy_backward)
+softmax_cross_entropy.override("numpy", _cross_entropy, _cross_entropy_backward)

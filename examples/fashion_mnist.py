@@ -1,0 +1,100 @@
+"""A LeNet-style convolutional net on Fashion-MNIST: ``python examples/fashion_mnist.py``.
+
+60000 pictures of clothes of 28 x 28 grey pixels to learn from, 10000 others to test with, ten classes (Xiao, Rasul,
+Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017). The net is that of
+LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, with rectifiers and
+max-pooling. Fetch the pictures first: ``python examples/get_data.py fashion-mnist``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import time
+from pathlib import Path
+
+import numpy as np
+from get_data import folder
+
+import gpubp as bp
+from gpubp import losses, nn, optim
+
+CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """Read an array of bytes from a compressed IDX file."""
+    with gzip.open(file) as stream:
+        magic = stream.read(4)
+        if magic[:3] != b"\0\0\x08":
+            raise ValueError(f"{file} is no IDX file of bytes: it begins with {magic!r}")
+        shape = np.frombuffer(stream.read(4 * magic[3]), ">u4").astype(int)
+        return np.frombuffer(stream.read(), np.uint8).reshape(shape)
+
+
+def pictures(where: Path, part: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures of shape (n, 28, 28, 1) from 0 to 1, and their labels."""
+    x = read_idx(where / f"{part}-images-idx3-ubyte.gz")[:most]
+    y = read_idx(where / f"{part}-labels-idx1-ubyte.gz")[:most]
+    return x[..., None].astype("float32") / 255, y.astype("int64")
+
+
+def lenet(seed: int = 0) -> nn.Sequential:
+    """Return the net; the lengths of its dense layers' inputs follow from the first batch."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding="same"),
+        nn.relu,
+        nn.MaxPool(2),
+        nn.Conv2d(6, 16, 5),
+        nn.relu,
+        nn.MaxPool(2),
+        nn.Flatten(),
+        nn.Dense(None, 120, W_init=nn.he_uniform),
+        nn.relu,
+        nn.Dense(120, 84, W_init=nn.he_uniform),
+        nn.relu,
+        nn.Dense(84, 10),
+        seed=seed,
+    )
+
+
+def loss(net, x, y):
+    """Return the mean cross-entropy of a batch."""
+    return losses.softmax_cross_entropy(net(x), y)
+
+
+def train(train_set, test_set, *, epochs=5, batch_size=64, lr=1e-3, seed=0, device="auto", progress=True):
+    """Train a net, print each epoch's figures, and return the net and its accuracy on the test set."""
+    net = lenet(seed).to(bp.device(device)).build(train_set[0][:1])
+    print(nn.summary(net, train_set[0][:1]))
+    opt = optim.Adam(net, lr)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        opt.lr = lr * 0.5 * (1 + np.cos(np.pi * epoch / epochs))  # half a cosine, from lr towards 0
+        began = time.perf_counter()
+        row = bp.fit(net, loss, opt, train_set, epochs=1, batch_size=batch_size, validation=test_set, seed=seed + epoch,
+                     progress=progress)[0]  # fmt: skip
+        print(f"epoch {epoch + 1}: loss {row['loss']:.4f}, test loss {row['val_loss']:.4f}, "
+              f"test accuracy {row['val_accuracy']:.2%}, {time.perf_counter() - began:.1f} s")  # fmt: skip
+    print(f"test accuracy {row['val_accuracy']:.2%} after {epochs} epochs, {time.perf_counter() - start:.0f} s")
+    return net, row["val_accuracy"]
+
+
+def main() -> None:
+    """Train on all pictures, or on as many as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--examples", type=int, help="how many pictures to learn from; by default all 60000")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--data-dir", help="where get_data.py put the data")
+    args = parser.parse_args()
+    where = folder("fashion-mnist", args.data_dir)
+    train(
+        pictures(where, "train", args.examples), pictures(where, "t10k"), epochs=args.epochs, seed=args.seed,
+        device=args.device,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
