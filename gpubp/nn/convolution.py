@@ -139,6 +139,16 @@ class Conv(_Windowed):
     The defaults, W uniform with variance 2 / fan-in and b zero, are those of He, Zhang, Ren, Sun, "Delving deep into
     rectifiers", 2015, section 2.2, as rectifiers are what usually follows a convolution. Fan-in is how many numbers an
     output adds up: the window's size times n_in // groups.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(
+    ...     nn.Conv2d(1, 6, 5, padding="same"), nn.relu, nn.MaxPool(2), nn.Flatten(), nn.Dense(None, 10), seed=0
+    ... )
+    >>> net(np.zeros((2, 28, 28, 1), dtype="float32")).shape
+    (2, 10)
+    >>> net.layers[0].W.shape
+    (5, 5, 1, 6)
     """
 
     def __init__(
