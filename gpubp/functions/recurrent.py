@@ -36,6 +36,11 @@ def _gates(z: Any, n: int) -> list[Any]:
     return [z[..., k : k + n] for k in range(0, z.shape[-1], n)]
 
 
+def _logistic(xp: Any, z: Any) -> Any:
+    """Compute the sigmoid in few calls; small values are exact to an absolute, not a relative, error."""
+    return 0.5 + 0.5 * xp.tanh(0.5 * z)
+
+
 # -- the plain recurrent network
 
 
@@ -320,8 +325,9 @@ def _lstm(
 
 def _lstm_step(xp: Any, a: Any, p: Any, states: Arrays, b_hn: Any) -> tuple[Arrays, Arrays]:
     h, c = states
-    i, f, g, o = _gates(a + p, h.shape[1])
-    i, f, g, o = _sigmoid(i), _sigmoid(f), xp.tanh(g), _sigmoid(o)
+    z, n = a + p, h.shape[1]
+    i, f, _, o = _gates(_logistic(xp, z), n)
+    g = xp.tanh(z[..., 2 * n : 3 * n])
     c = f * c + i * g
     return (o * xp.tanh(c), c), (i, f, g, o)
 
@@ -490,10 +496,10 @@ def _gru(
 
 def _gru_step(xp: Any, a: Any, p: Any, states: Arrays, b_hn: Any) -> tuple[Arrays, Arrays]:
     (h,) = states
-    (a_r, a_z, a_n), (p_r, p_z, q) = _gates(a, h.shape[1]), _gates(p, h.shape[1])
-    r, z = _sigmoid(a_r + p_r), _sigmoid(a_z + p_z)
-    q = q if b_hn is None else q + b_hn
-    n = xp.tanh(a_n + r * q)
+    m = h.shape[1]
+    r, z = _gates(_logistic(xp, a[..., : 2 * m] + p[..., : 2 * m]), m)
+    q = p[..., 2 * m :] if b_hn is None else p[..., 2 * m :] + b_hn
+    n = xp.tanh(a[..., 2 * m :] + r * q)
     return (n + z * (h - n),), (r, z, n, q)
 
 

@@ -48,6 +48,8 @@ def load_torch_weights(
 
     Raises
     ------
+    TypeError
+        If `tensors` is no dict of arrays.
     ValueError
         If tensors are missing, left over (but for ``num_batches_tracked``, a count), of another shape or no real or
         complex numbers as the net has them; the message names all that are.
@@ -107,6 +109,9 @@ def _modules(tensors: Any) -> dict[str, dict[str, Any]]:
                 f"at {full!r:.80}: if an item of it is the state_dict, pass that"
             )
         module, _, name = full.rpartition(".")
+        whole, _, last = module.rpartition(".")
+        if last == "out_proj" and f"{whole}.in_proj_weight".removeprefix(".") in tensors:
+            module, name = whole, f"{last}.{name}"  # a module of attention has its last projection in one of its own
         modules.setdefault(module, {})[name] = tensor
     return modules
 
@@ -119,12 +124,13 @@ class _Pair(NamedTuple):
 
 def _pairs(net: Any, wanted: dict[str, Any], modules: dict[str, Any], names: Any) -> list[_Pair]:
     """The layers that hold arrays, each with the name of PyTorch's module."""
-    layers = _layers(net)
+    layers, counts = _layers(net)
     owned: dict[str, dict[str, str]] = {path: {} for path in layers}
     for path in wanted:
-        owner = max((p for p in layers if not p or path.startswith((f"{p}.", f"{p}["))), key=len)
-        owned[owner][path.removeprefix(owner).removeprefix(".")] = path
-    paths = [path for path, layer in layers.items() if owned[path] and not isinstance(layer, nn.Dropout)]
+        if not any(_stands_below(path, count) for count in counts):
+            owner = max((p for p in layers if _stands_below(path, p)), key=len)
+            owned[owner][path.removeprefix(owner).removeprefix(".")] = path
+    paths = [path for path in layers if owned[path]]
     if names is None:
         modules = _with_new_tensors(modules)
         if len(paths) != len(modules):
@@ -152,22 +158,31 @@ def _with_new_tensors(modules: dict[str, dict[str, Any]]) -> dict[str, dict[str,
     return found
 
 
-def _layers(net: Any) -> dict[str, Any]:
-    """The layers of a net by path, in the order of its attributes, one that stands in several places at the first."""
+def _layers(net: Any) -> tuple[dict[str, Any], list[str]]:
+    """The layers by path, in the order of attributes, a shared one at its first place; and paths of counts to leave."""
     found: dict[str, Any] = {}
+    counts: list[str] = []
     seen: set[int] = set()
 
-    def visit(x: Any, path: str) -> None:
+    def visit(x: Any, path: str, inside: bool) -> None:
         if isinstance(x, Node):
             if id(x) in seen:
                 return
             seen.add(id(x))
-            found[path.removeprefix(".")] = x
+            if isinstance(x, nn.Dropout):
+                counts.append(path.removeprefix("."))
+            elif not inside:
+                found[path.removeprefix(".")] = x
+            inside = inside or isinstance(x, _WHOLE)
         for step, part in children(x) or ():
-            visit(part, path + step)
+            visit(part, path + step, inside)
 
-    visit(net, "")
-    return found if "" in found else {"": net} | found
+    visit(net, "", False)
+    return found if "" in found else {"": net} | found, counts
+
+
+def _stands_below(path: str, layer: str) -> bool:
+    return not layer or path.startswith((f"{layer}.", f"{layer}["))
 
 
 def _listed(names: Any) -> str:
@@ -220,6 +235,34 @@ def _normalization(layer: Any, name: str, take: Take) -> np.ndarray:
     return take(named.get(name, name))
 
 
+def _table(layer: Any, name: str, take: Take) -> np.ndarray:
+    return take("weight")
+
+
+def _cell(layer: Any, name: str, take: Take) -> np.ndarray:
+    """Matrices transposed; the two biases of a gate added, but where a gate comes between them."""
+    if name in ("W", "U"):
+        return np.transpose(take("weight_ih" if name == "W" else "weight_hh"))
+    b, b_h = take("bias_ih"), take("bias_hh")
+    if not isinstance(layer, nn.GRUCell):
+        return b + b_h
+    first = 2 * len(b_h) // 3
+    return b_h[first:] if name == "b_hn" else b + np.concatenate([b_h[:first], np.zeros_like(b_h[first:])])
+
+
+def _recurrent(layer: Any, name: str, take: Take) -> np.ndarray:
+    place, _, own = name.rpartition(".")
+    number, reverse = place[place.index("[") + 1 : -1], "_reverse" if place.startswith("reverse") else ""
+    return _cell(layer.cells[0], own, lambda suffix: take(f"{suffix}_l{number}{reverse}"))
+
+
+def _attention(layer: Any, name: str, take: Take) -> np.ndarray:
+    named = {"W": "in_proj_weight", "b": "in_proj_bias", "W_out": "out_proj.weight", "b_out": "out_proj.bias"}
+    return np.transpose(take(named[name]))
+
+
+#: Layers whose arrays PyTorch has in one module, also those of the layers in them.
+_WHOLE = (nn.RNN, nn.LSTM, nn.GRU, nn.MultiHeadAttention)
 _RULES: dict[type, Callable[[Any, str, Take], np.ndarray]] = {
     nn.Dense: _windows,
     nn.Conv: _windows,
@@ -228,4 +271,13 @@ _RULES: dict[type, Callable[[Any, str, Take], np.ndarray]] = {
     nn.GroupNorm: _normalization,
     nn.LayerNorm: _normalization,
     nn.RMSNorm: _normalization,
+    nn.Embedding: _table,
+    nn.PReLU: _table,
+    nn.RNNCell: _cell,
+    nn.LSTMCell: _cell,
+    nn.GRUCell: _cell,
+    nn.RNN: _recurrent,
+    nn.LSTM: _recurrent,
+    nn.GRU: _recurrent,
+    nn.MultiHeadAttention: _attention,
 }

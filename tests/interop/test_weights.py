@@ -212,3 +212,95 @@ def test_layers_that_hold_a_count_alone_are_passed_over():
     net = nn.Sequential(nn.Dense(3, 4), nn.Dropout(0.5), nn.Dense(4, 2), seed=0)
     load_torch_weights(net, tensors_of(**TWO))
     assert net.layers[1].calls.value == 0
+
+
+def state_of(module):
+    return {name: x.numpy() for name, x in module.state_dict().items()}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_recurrent_layers_give_pytorchs_output(name, bias):
+    torch = pytest.importorskip("torch")
+    options = {"bidirectional": True, "bias": bias}
+    theirs = getattr(torch.nn, name)(3, 4, 2, batch_first=True, **options).double()
+    net = getattr(nn, name)(3, 4, layers=2, dropout=0.1, **options, seed=0, dtype="float64")
+    load_torch_weights(net, {f"rnn.{key}": x for key, x in state_of(theirs).items()})
+    x = rng.normal(size=(2, 5, 3))
+    np.testing.assert_allclose(net(x), theirs(torch.tensor(x))[0].detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_cells_give_pytorchs_state(name):
+    torch = pytest.importorskip("torch")
+    theirs = getattr(torch.nn, name)(3, 4).double()
+    net = load_torch_weights(getattr(nn, name)(3, 4, seed=0, dtype="float64"), state_of(theirs))
+    x = rng.normal(size=(2, 3))
+    found, expected = net(x), theirs(torch.tensor(x))
+    for ours, h in zip(found, expected, strict=True) if name == "LSTMCell" else [(found, expected)]:
+        np.testing.assert_allclose(ours, h.detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_gives_pytorchs_output(bias):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.MultiheadAttention(6, 3, bias=bias, batch_first=True).double()
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p)
+    net = nn.MultiHeadAttention(6, 3, bias=bias, seed=0, dtype="float64")
+    for prefix in ("", "attention."):
+        load_torch_weights(net, {prefix + key: x for key, x in state_of(theirs).items()})
+    x = rng.normal(size=(2, 5, 6))
+    expected = theirs(*[torch.tensor(x)] * 3)[0].detach().numpy()
+    np.testing.assert_allclose(net(x), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.peers
+def test_a_transformer_by_name():
+    torch = pytest.importorskip("torch")
+
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(7, 6)
+            block = torch.nn.TransformerEncoderLayer(6, 3, 24, 0.0, "gelu", batch_first=True, norm_first=True)
+            self.blocks = torch.nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+            self.slope = torch.nn.PReLU(6)
+
+        def forward(self, indices):
+            return self.slope(self.blocks(self.table(indices)).mT).mT  # which has channels second
+
+    theirs = Theirs().double()
+    blocks = [nn.TransformerBlock(6, 3, activation=nn.gelu) for _ in range(2)]
+    net = nn.Sequential(nn.Embedding(7, 6), *blocks, nn.PReLU(6), seed=0, dtype="float64")
+    parts = {
+        "attention": "self_attn", "up": "linear1", "down": "linear2", "norm1": "norm1", "norm2": "norm2",
+    }  # fmt: skip
+    names = {"layers[0]": "table", "layers[3]": "slope"}
+    names |= {f"layers[{k + 1}].{a}": f"blocks.layers.{k}.{b}" for k in range(2) for a, b in parts.items()}
+    load_torch_weights(net, state_of(theirs), names)
+    indices = rng.integers(0, 7, (2, 5))
+    expected = theirs(torch.tensor(indices)).detach().numpy()
+    np.testing.assert_allclose(net(indices), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_arrays_of_recurrent_layers():
+    shapes = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias_ih": (12,), "bias_hh": (12,)}
+    tensors = tensors_of(**{f"a__{name}_l0{way}": s for way in ("", "_reverse") for name, s in shapes.items()})
+    net = load_torch_weights(nn.GRU(3, 4, bidirectional=True, seed=0), tensors)
+    for cell, way in zip((*net.cells, *net.reverse_cells), ("", "_reverse"), strict=True):
+        of = {name: tensors[f"a.{name}_l0{way}"] for name in shapes}
+        np.testing.assert_array_equal(cell.W, of["weight_ih"].T)
+        np.testing.assert_array_equal(cell.U, of["weight_hh"].T)
+        np.testing.assert_array_equal(cell.b[:8], (of["bias_ih"] + of["bias_hh"])[:8])
+        np.testing.assert_array_equal(cell.b[8:], of["bias_ih"][8:])
+        np.testing.assert_array_equal(cell.b_hn, of["bias_hh"][8:])
+
+
+def test_a_missing_part_of_a_recurrent_layer():
+    tensors = tensors_of(a__weight_ih_l0=(4, 3), a__weight_hh_l0=(4, 4), a__bias_ih_l0=(4,), a__weight_hr_l0=(2, 2))
+    with pytest.raises(ValueError, match=r"a\.bias_hh_l0 is missing, for cells\[0\]\.b; a\.weight_hr_l0 is left over"):
+        load_torch_weights(nn.RNN(3, 4, seed=0), tensors)

@@ -14,7 +14,7 @@ from .activation import COTANGENT, FUNCTION
 from .common import ndarray, ones, scratch
 
 #: Bytes of a bufferful of windows: little enough for the cache, enough for a matrix product on several threads.
-BUFFER = 1 << 22
+BUFFER = 5 << 20
 
 #: Bytes of the lines of a depthwise convolution that are worked on at a time.
 LINES = 1 << 18

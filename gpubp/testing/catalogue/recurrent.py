@@ -11,7 +11,6 @@ Rng = np.random.Generator
 
 #: Padding behind, before and between; a sequence without any step, and a step that no sequence has.
 MASK = np.array([[True, True, False], [False, False, False], [True, False, False], [False, True, False]])
-NO_PADDING = np.ones((4, 3), dtype=bool)
 
 
 def drawn(rng: Rng, gates: int, biases: int, states: int, batch: int, n_in: int, n: int, *time: int) -> list[Any]:
@@ -27,12 +26,12 @@ def drawn(rng: Rng, gates: int, biases: int, states: int, batch: int, n_in: int,
 def sequences(rng: Rng, gates: int, biases: int, states: int) -> list[Sample]:
     """Return calls in every pattern of arguments, of several shapes."""
     args = drawn(rng, gates, biases, states, 4, 2, 3, 3)
-    x, W, U, *others = args
+    x, W, U, *others = drawn(rng, gates, biases, states, 2, 1, 2, 2)
     return [
         *(Sample(*args, reverse=reverse) for reverse in (False, True)),
         *(Sample(*args, MASK, reverse=reverse) for reverse in (False, True)),
         Sample(x, W, U),
-        Sample(x, W, U, *[None] * biases, *others[biases:], NO_PADDING),
+        Sample(x, W, U, *[None] * biases, *others[biases:], np.ones((2, 2), dtype=bool)),
         *(Sample(x, W, U, *others[:k]) for k in range(1, len(others))),
         *(Sample(*drawn(rng, gates, biases, states, batch, 2, 1, 1)) for batch in (1, 0)),
         Sample(*map(np.asfortranarray, args), np.asfortranarray(MASK)),
