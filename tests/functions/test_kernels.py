@@ -35,6 +35,7 @@ def train(steps=20):
     return net(x), value
 
 
+LABELS, CLASS_WEIGHTS = np.array([0, 4, 2, 2, 1, 3]), np.array([0.5, 1.0, 2.0, 0.3, 0.7])
 WITH = train()
 
 
@@ -140,3 +141,41 @@ def test_buffers_are_not_shared_by_threads():
             for found, wanted in zip(pool.map(f, inputs), expected, strict=True):
                 for a, b in zip(found, wanted, strict=True):
                     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
+@pytest.mark.parametrize("block", [1, 7, 40])
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda F, x: F["gelu"](x),
+        lambda F, x: F["gelu"](x, approximate="tanh"),
+        lambda F, x: F["silu"](x),
+        lambda F, x: F["softplus"](x.T),
+        lambda F, x: F["softmax"](x),
+        lambda F, x: F["log_softmax"](x.T),
+        lambda F, x: F["softmax_cross_entropy"](x, LABELS),
+        lambda F, x: F["softmax_cross_entropy"](x, LABELS, CLASS_WEIGHTS[LABELS], CLASS_WEIGHTS, label_smoothing=0.2),
+        lambda F, x: F["softmax_cross_entropy"](x, LABELS, ignore_index=2, reduction="sum"),
+    ],
+)
+def test_blocks_make_a_whole(run, block, monkeypatch):
+    load_kernels("numpy")
+    for name in ("smooth", "softmax", "cross_entropy"):
+        monkeypatch.setattr(sys.modules[f"gpubp.kernels.numpy.{name}"], "BLOCK", block)
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    found, pullback = bp.vjp(lambda x: run(FUSED, x), x)
+    expected, reference = bp.vjp(lambda x: run({name: f.reference for name, f in FUSED.items()}, x), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
+    g = np.random.default_rng(1).normal(size=found.shape)
+    np.testing.assert_allclose(pullback(g)[0], reference(g)[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
+def test_options_of_cross_entropy_have_their_kernel():
+    forward = FUSED["softmax_cross_entropy"].overrides["numpy"].forward
+    z = np.random.default_rng(0).normal(size=(6, 5))
+    for options in ({"label_smoothing": 0.1}, {"ignore_index": 2}, {"reduction": "sum"}):
+        assert forward(np, (True, False), z, LABELS, **options) is not NotImplemented
+    assert forward(np, (True, False), z, LABELS, label_smoothing=0.1, reduction="none") is NotImplemented
+    assert forward(np, (True, False, True), z, LABELS, np.ones(6)) is NotImplemented  # gradients of weights
