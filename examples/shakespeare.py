@@ -125,7 +125,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
           f"{len(held_out):,} held out ({', '.join(HELD_OUT)})")  # fmt: skip
     began, k, running, state = time.perf_counter(), 0, 0.0, None
     pieces: Iterator = iter(())
-    share, shown = 0.0, 0.0
+    share, shown, rng = 0.0, 0.0, np.random.default_rng(seed)
     net.train()
     while share < 1:
         batch_of = next(pieces, None)
@@ -133,6 +133,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
             pieces = (streams if recurrent else partial(windows, seed=seed))(train_text, batch, time_steps)
             state, batch_of = None, next(pieces)
         opt.lr = lr * min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        state = forgotten(state, rng.random((batch, 1)) < 0.02, device)
         (value, state), grads = step(net, *bp.to_device(batch_of, device), state)
         opt.step(clipped(grads, 1.0))
         k, running = k + 1, value if k == 0 else 0.98 * running + 0.02 * value
@@ -145,6 +146,12 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
     found = bits_per_character(net, held_out, device)
     print(f"{kind}: {found:.3f} bits per character on the plays held out, after {k} steps in {elapsed:.0f} s")
     return net, found
+
+
+def forgotten(state, where: np.ndarray, device):
+    """Return a state with zeros in some streams: a net that never starts anew does not learn to start."""
+    kept = bp.to_device((~where).astype("float32"), device)
+    return bp.tree.map_leaves(lambda x: x * kept, state)
 
 
 def clipped(grads, longest: float):
