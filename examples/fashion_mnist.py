@@ -1,9 +1,9 @@
 """A LeNet-style convolutional net on Fashion-MNIST: ``python examples/fashion_mnist.py``.
 
 60000 pictures of clothes of 28 x 28 grey pixels to learn from, 10000 others to test with, ten classes (Xiao, Rasul,
-Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017). The net is that of
-LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, with rectifiers and
-max-pooling. Fetch the pictures first: ``python examples/get_data.py fashion-mnist``.
+Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017). The net is
+like that of LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, with more
+channels, rectifiers and max-pooling. Fetch the pictures first: ``python examples/get_data.py fashion-mnist``.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def pictures(where: Path, part: str, most: int | None = None) -> tuple[np.ndarra
 def lenet(seed: int = 0) -> nn.Sequential:
     """Return the net; the lengths of its dense layers' inputs follow from the first batch."""
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding="same"),
+        nn.Conv2d(1, 16, 5, padding="same"),
         nn.relu,
         nn.MaxPool(2),
-        nn.Conv2d(6, 16, 5),
+        nn.Conv2d(16, 32, 5),
         nn.relu,
         nn.MaxPool(2),
         nn.Flatten(),
@@ -63,7 +63,7 @@ def loss(net, x, y):
     return losses.softmax_cross_entropy(net(x), y)
 
 
-def train(train_set, test_set, *, epochs=5, batch_size=64, lr=1e-3, seed=0, device="auto", progress=True):
+def train(train_set, test_set, *, epochs=5, batch_size=64, lr=2e-3, seed=0, device="auto", progress=True):
     """Train a net, print each epoch's figures, and return the net and its accuracy on the test set."""
     net = lenet(seed).to(bp.device(device)).build(train_set[0][:1])
     print(nn.summary(net, train_set[0][:1]))

@@ -132,7 +132,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
         if batch_of is None:  # the streams have ended, or not begun
             pieces = (streams if recurrent else partial(windows, seed=seed))(train_text, batch, time_steps)
             state, batch_of = None, next(pieces)
-        opt.lr = lr * min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        opt.lr = lr * min(1.0, 20 * share + 0.01) * 0.5 * (1 + math.cos(math.pi * share))  # up, then half a cosine
         state = forgotten(state, rng.random((batch, 1)) < 0.02, device)
         (value, state), grads = step(net, *bp.to_device(batch_of, device), state)
         opt.step(clipped(grads, 1.0))

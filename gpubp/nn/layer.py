@@ -264,4 +264,7 @@ def explain(layer: Layer, x: Any, wanted: tuple[Any, ...], what: str = "input") 
     tail = shape[len(shape) - len(axes) :]
     if not fits or any(isinstance(n, int) and n != m for n, m in zip(axes, tail, strict=False)):
         shown = ", ".join("..." if n is ... else str(n) for n in wanted)
-        raise ValueError(f"{layer!r} expects an {what} of shape ({shown}{',' * (len(wanted) == 1)}), got {shape}")
+        article = "an" if what[0] in "aeiou" else "a"
+        raise ValueError(
+            f"{layer!r} expects {article} {what} of shape ({shown}{',' * (len(wanted) == 1)}), got {shape}"
+        )

@@ -13,12 +13,12 @@ from .parameter import Parameter, check_built
 
 
 def layers_of(tree: Any) -> list[Any]:
-    """The layers of a tree, each once."""
+    """The parts of a tree that have a mode, which is all its layers, each once."""
     found: dict[int, Any] = {}
 
     def visit(x: Any) -> None:
         if id(x) not in found:
-            if isinstance(x, Node):
+            if hasattr(x, "training"):
                 found[id(x)] = x
             for _, part in children(x) or ():
                 visit(part)
