@@ -23,6 +23,7 @@ from gpubp import losses, nn, optim
 from gpubp.device import device_of
 
 HELD_OUT = ("macbeth", "tempest", "twelfth_night")
+CONTEXT = 128  # how many characters the Transformer looks at
 SYMBOLS = 96  # the printable characters of ASCII from the space on, and the end of a line
 
 
@@ -101,12 +102,12 @@ def windows(text: np.ndarray, batch: int, time: int, *, seed: int) -> Iterator[t
         yield piece[:, :-1], piece[:, 1:]
 
 
-def bits_per_character(net, text: np.ndarray, device, *, batch: int = 64, time: int = 256, carry: bool = True) -> float:
-    """Return how many bits a net needs for a character of a text that it reads in streams."""
+def bits_per_character(net, text: np.ndarray, device, *, batch: int = 64, time: int = CONTEXT) -> float:
+    """Return how many bits a net needs for a character of a text that it reads in streams, piece by piece."""
     net.eval()
     total, count, state = 0.0, 0, None
     for x, y in streams(text, min(batch, (len(text) - 1) // time), time):
-        value, state = loss(net, *bp.to_device((x, y), device), state if carry else None)
+        value, state = loss(net, *bp.to_device((x, y), device), state)
         total, count = total + value, count + 1
     return float(bp.to_numpy(total)) / count / math.log(2)
 
@@ -117,7 +118,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
     device = bp.device(device)
     recurrent = kind == "lstm"
     net = (Reader if recurrent else Transformer)(seed=seed, **sizes).to(device)
-    batch, time_steps = batch or 32, time_steps or (64 if recurrent else 128)
+    batch, time_steps = batch or 32, time_steps or (64 if recurrent else CONTEXT)
     lr = lr or (4e-3 if recurrent else 2e-3)
     opt = optim.AdamW(net, lr, weight_decay=0.01 if recurrent else 0.1)
     step = bp.value_and_grad(loss, has_aux=True)
@@ -162,7 +163,7 @@ def clipped(grads, longest: float):
     return bp.tree.map_leaves(lambda g: g * scale, grads)
 
 
-def write(net, prompt: str, length: int, *, temperature: float = 0.8, seed: int = 0, longest: int = 256) -> str:
+def write(net, prompt: str, length: int, *, temperature: float = 0.8, seed: int = 0) -> str:
     """Return a text that a net goes on writing from a prompt."""
     rng, device = np.random.default_rng(seed), device_of(net.dense.W)
     net.eval()
@@ -171,7 +172,7 @@ def write(net, prompt: str, length: int, *, temperature: float = 0.8, seed: int 
         logits, state = net(bp.to_device(x[None], device), state)
         z = bp.to_numpy(logits)[0, -1].astype("float64") / temperature
         numbers.append(int(np.argmax(z + rng.gumbel(size=len(z)))))  # a draw from softmax(z)
-        x = np.array(numbers[-longest:] if state is None else numbers[-1:])
+        x = np.array(numbers[-CONTEXT:] if state is None else numbers[-1:])
     return decode(np.array(numbers))
 
 
