@@ -1,8 +1,8 @@
 """gpubp: backpropagation on whatever Array API library the data lives in.
 
 Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
-`custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `losses`, `optim`, `data`, `fit`, `evaluate`,
-`save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`, `constant`,
+`custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `functions`, `losses`, `optim`, `data`, `fit`,
+`evaluate`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`, `constant`,
 `tree`. Proof: `testing`.
 """
 
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import data as data
+    from . import functions as functions
     from . import interop as interop
     from . import losses as losses
     from . import nn as nn
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .training import load as load
     from .training import save as save
 
-_MODULES = ("data", "interop", "losses", "nn", "optim", "testing", "training")
+_MODULES = ("data", "functions", "interop", "losses", "nn", "optim", "testing", "training")
 _FROM_TRAINING = ("evaluate", "fit", "load", "save")
 
 

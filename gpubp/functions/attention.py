@@ -328,6 +328,7 @@ def _check_mask(q: Any, mask: Any, shape: tuple[int, ...]) -> None:
     if len(found) > len(shape) or any(n not in (1, wanted) for n, wanted in fits):
         raise ValueError(
             f"attention expects a mask that broadcasts to (..., heads, queries, keys) = {shape}, got shape {found}"
+            + ("; of a mask (batch, keys) make mask[:, None, None, :]" if found == (*shape[:-3], shape[-1]) else "")
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ..functions import (
     elu,
     gelu,
@@ -112,3 +114,36 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
 ]
+
+#: What PyTorch calls it, and what it is here.
+_FROM_PYTORCH = {
+    "Module": "nn.Layer",
+    "ModuleList": "a list of layers",
+    "ModuleDict": "a dict of layers",
+    "functional": "gpubp.functions",
+    "init": "W_init=nn.he_normal and so on",
+    "Linear": "nn.Dense",
+    "LeakyReLU": "nn.leaky_relu",
+    "LogSoftmax": "nn.log_softmax",
+    **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"), "nn.AdaptiveAvgPool"),
+    **dict.fromkeys(("AvgPool1d", "AvgPool2d", "AvgPool3d"), "nn.AvgPool"),
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), "nn.BatchNorm"),
+    **dict.fromkeys(("MaxPool1d", "MaxPool2d", "MaxPool3d"), "nn.MaxPool"),
+    **{name: f"nn.{name.lower()}" for name in ("ELU", "GELU", "Identity", "ReLU", "SELU", "SiLU")},
+    **{name: f"nn.{name.lower()}" for name in ("Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh")},
+    "MultiheadAttention": "nn.MultiHeadAttention",
+    "TransformerEncoderLayer": "nn.TransformerBlock",
+    "CrossEntropyLoss": "losses.softmax_cross_entropy",
+    "BCEWithLogitsLoss": "losses.binary_cross_entropy",
+    "MSELoss": "losses.mse",
+    "L1Loss": "losses.mae",
+    "HuberLoss": "losses.huber",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Say what another library's name is here."""
+        here = _FROM_PYTORCH.get(name)
+        advice = f": it is {here} here" if here else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{advice}", name=name)

@@ -96,7 +96,9 @@ class MultiHeadAttention(Layer):
         memory
             Sequences of shape (..., other time, n) that keys and values are made of; those of `x` where it is None.
         mask
-            As for `gpubp.functions.attention`: its shape broadcasts to (..., heads, time, other time).
+            As for `gpubp.functions.attention`: boolean, True where a position may be seen (or real numbers, added to
+            the scores), of a shape that broadcasts to (..., heads, time, other time). To hide the padding of sequences,
+            make ``mask[:, None, None, :]`` of a mask of shape (batch, other time).
 
         Returns
         -------

@@ -267,4 +267,17 @@ def explain(layer: Layer, x: Any, wanted: tuple[Any, ...], what: str = "input") 
         article = "an" if what[0] in "aeiou" else "a"
         raise ValueError(
             f"{layer!r} expects {article} {what} of shape ({shown}{',' * (len(wanted) == 1)}), got {shape}"
+            + ("" if many else _advice(shape, axes))
         )
+
+
+def _advice(shape: tuple[int, ...], axes: tuple[Any, ...]) -> str:
+    """Say what a shape that does not fit may be: channels first, no channels, no batch."""
+    n = axes[-1]
+    if len(shape) == len(axes) > 2 and shape[1] == n:
+        return f"; the channels come last: of (batch, channels, ...) make x.transpose{(0, *range(2, len(shape)), 1)}"
+    if len(shape) == len(axes) - 1 and n == 1 != shape[-1]:
+        return "; the one channel has an axis too: x[..., None]"
+    if len(shape) == len(axes) - 1 and shape[-1] == n:
+        return "; of one example make a batch of one: x[None]"
+    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..device import is_array, raw_namespace
-from ..tree import leaves
+from ..tree import children, leaves
 from .layer import Layer
 from .parameter import check_built
 from .sequential import Sequential
@@ -13,36 +13,30 @@ from .surgery import mode
 
 __all__ = ["summary"]
 
-LONGEST = 60  #: a layer whose description is longer is shown by its kind alone
+LONGEST = 60  #: a layer whose description is longer is shown by its kind and its parts
 
 
-def summary(net: Layer, x: Any) -> str:
+def summary(net: Layer, *inputs: Any) -> str:
     """Describe a net layer by layer: its output's shape and its number of parameters, in evaluation mode.
 
     Parameters
     ----------
     net
         A built net.
-    x
-        An input, or the shape of one (its axis of examples included).
+    *inputs
+        What the net is called with: arrays, or the shape of one (its axis of examples included).
 
     Returns
     -------
     str
-        A table with a row for each layer of a `Sequential`, nested ones written out; one row for another layer.
+        A table with a row for each layer of a `Sequential`, nested ones written out. Below a layer that does not say
+        itself what it is made of, in few words, stand its parts, indented; its own figures include theirs.
     """
     check_built(net)
-    if not is_array(x):
-        parameters = leaves(net)
-        if not parameters:
-            raise ValueError(
-                "the net has no parameters from which to take dtype and device: pass an input, not a shape"
-            )
-        p = parameters[0]
-        x = raw_namespace(p).zeros(tuple(x), dtype=p.dtype, device=p.device)
-    rows = [("layer", "output shape", "parameters"), ("input", str(tuple(x.shape)), "")]
+    inputs = tuple(x if is_array(x) else _zeros(net, x) for x in inputs)
+    rows = [("layer", "output shape", "parameters"), *[("input", str(tuple(x.shape)), "") for x in inputs]]
     with mode(net, training=False):
-        _rows(net, x, rows)
+        _rows(net, inputs, rows)
     total = net.count_parameters()
     frozen = total - net.count_parameters(frozen=False)
     if frozen:
@@ -55,15 +49,43 @@ def summary(net: Layer, x: Any) -> str:
     return "\n".join([lines[0], rule, *lines[1:end], rule, *lines[end:]])
 
 
-def _rows(layer: Any, x: Any, rows: list[tuple[str, str, str]]) -> Any:
-    if isinstance(layer, Sequential):
+def _zeros(net: Layer, shape: Any) -> Any:
+    parameters = leaves(net)
+    if not parameters:
+        raise ValueError("the net has no parameters from which to take dtype and device: pass an input, not a shape")
+    p = parameters[0]
+    return raw_namespace(p).zeros(tuple(shape), dtype=p.dtype, device=p.device)
+
+
+def _rows(layer: Any, inputs: tuple[Any, ...], rows: list[tuple[str, str, str]]) -> Any:
+    if isinstance(layer, Sequential) and len(inputs) == 1:
+        (x,) = inputs
         for inner in layer.layers:
-            x = _rows(inner, x, rows)
+            x = _rows(inner, (x,), rows)
         return x
-    y = layer(x)
-    name = repr(layer) if isinstance(layer, Layer) else getattr(layer, "__name__", repr(layer))
-    if len(name) > LONGEST:
-        name = f"{type(layer).__name__}(...)"
-    parameters = layer.count_parameters() if isinstance(layer, Layer) else 0
-    rows.append((name, str(tuple(y.shape)), f"{parameters:,}"))
+    y = layer(*inputs)
+    if isinstance(layer, Layer):
+        rows.append((_name(layer), str(tuple(y.shape)), f"{layer.count_parameters():,}"))
+        _parts(layer, "", "", rows)
+    else:
+        rows.append((getattr(layer, "__name__", repr(layer)), str(tuple(y.shape)), "0"))
     return y
+
+
+def _name(layer: Layer) -> str:
+    """What a layer says of itself, or its kind where that is nothing or too much."""
+    kind = f"{type(layer).__name__}(...)"
+    return kind if type(layer).__repr__ is Layer.__repr__ or len(repr(layer)) > LONGEST else repr(layer)
+
+
+def _parts(x: Any, path: str, indent: str, rows: list[tuple[str, str, str]]) -> None:
+    """Add rows for the layers in a layer that does not name them itself."""
+    if isinstance(x, Layer) and _name(x) == repr(x):
+        return
+    for step, part in children(x) or ():
+        if isinstance(part, Layer):
+            here = (path + step).removeprefix(".")
+            rows.append((f"{indent}  {here}: {_name(part)}", "", f"{part.count_parameters():,}"))
+            _parts(part, "", indent + "  ", rows)
+        else:
+            _parts(part, path + step, indent, rows)

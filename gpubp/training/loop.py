@@ -22,7 +22,7 @@ from ..tree import leaves
 
 __all__ = ["METRICS", "accuracy", "evaluate", "fit"]
 
-Loss = Callable[[Any, Any, Any], Any]
+Loss = Callable[..., Any]
 Metric = Callable[[Any, Any], Any]
 Data = Sequence[Any]
 
@@ -72,7 +72,8 @@ def fit(
         The optimizer made for this net, or a function that makes it, such as ``lambda net: optim.Adam(net, 1e-3)``,
         as a net needs that has not seen a batch.
     train
-        Two arrays with one example a row, ``(inputs, targets)``.
+        Arrays with one example a row, ``(inputs, targets)``. Of a net with several inputs, such as sequences and their
+        lengths, ``(x, lengths, y)``: the calls are then ``net(x, lengths)`` and ``loss(net, x, lengths, y)``.
     epochs
         Passes over the data.
     batch_size
@@ -105,14 +106,16 @@ def fit(
     """
     check_at_least_1("epochs", epochs)
     check_at_least_1("batch_size", batch_size)
-    _check_call(loss)
     _check_metrics(metrics)
     options = _as_the_net(net, device, None)
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             _check_data(name, data)
+            _check_call(loss, name, data)
     if unsized(net):
-        net.build(next(iter(batches(train, batch_size, **options)))[0])
+        *inputs, _ = next(iter(batches(train, batch_size, **options)))
+        with mode(net, training=False):
+            net(*inputs)
     check_built(net)
     if not isinstance(opt, Optimizer) and callable(opt):
         opt = opt(net)
@@ -128,10 +131,10 @@ def fit(
         for epoch in range(epochs):
             mean = _Mean()
             with mode(net, training=True):
-                for x, y in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
-                    value, grads = step(net, x, y)
+                for batch in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
+                    value, grads = step(net, *batch)
                     opt.step(grads)
-                    mean.add(value, x.shape[0])
+                    mean.add(value, batch[0].shape[0])
                     bar.step()
             row = {"epoch": epoch + 1, "loss": mean.read()}
             if not math.isfinite(row["loss"]):
@@ -164,7 +167,7 @@ def evaluate(
     net, loss, metrics, device
         As in `fit`.
     data
-        Two arrays with one example a row, ``(inputs, targets)``.
+        As `train` in `fit`.
     batch_size
         Examples computed at once.
     dtype
@@ -176,14 +179,14 @@ def evaluate(
         ``loss`` and the metrics by name, as means over the examples.
     """
     _check_metrics(metrics)
-    _check_pair("data", data)
+    _check_several("data", data)
     means = {name: _Mean() for name in ("loss", *metrics)}
     with mode(net, training=False):
-        for x, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
-            means["loss"].add(loss(net, x, y), x.shape[0])
-            output = net(x)
+        for *inputs, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
+            means["loss"].add(loss(net, *inputs, y), y.shape[0])
+            output = net(*inputs)
             for name in metrics:
-                means[name].add(_measured(name, output, y), x.shape[0])
+                means[name].add(_measured(name, output, y), y.shape[0])
     return {name: mean.read() for name, mean in means.items()}
 
 
@@ -216,24 +219,26 @@ def _not_finite(row: dict[str, float], history: list[dict[str, float]]) -> str:
 # -- checks, on the host and once, before the first step
 
 
-def _check_call(loss: Loss) -> None:
+def _check_call(loss: Loss, name: str, data: Data) -> None:
+    several = len(data) > 2
+    call = ", ".join(["net", *(f"x{k + 1}" if several else "x" for k in range(len(data) - 1)), "y"])
     try:
         signature = inspect.signature(loss)
     except (TypeError, ValueError):  # no function, or one that does not say
         signature = None
     if not callable(loss):
-        raise TypeError(f"loss must be a function (net, x, y) -> scalar, got {type(loss).__name__}")
+        raise TypeError(f"loss must be a function ({call}) -> scalar, got {type(loss).__name__}")
     try:
         if signature is not None:
-            signature.bind(None, None, None)
+            signature.bind(None, *data)
         if isinstance(loss, Fused):  # a third array may be weights
             raise TypeError
     except TypeError:
         assert signature is not None
-        name = getattr(loss, "__name__", type(loss).__name__)
+        takes = f"{getattr(loss, '__name__', type(loss).__name__)} takes ({', '.join(signature.parameters)})"
+        advice = "" if several else "; write, for example, lambda net, x, y: losses.mse(net(x), y)"
         raise TypeError(
-            f"loss is called as loss(net, x, y), but {name} takes ({', '.join(signature.parameters)}); "
-            "write, for example, lambda net, x, y: losses.mse(net(x), y)"
+            f"{name} holds {len(data)} arrays, so loss is called as loss({call}), but {takes}{advice}"
         ) from None
 
 
@@ -255,33 +260,36 @@ def _check_metrics(metrics: Sequence[str]) -> None:
         raise ValueError(f"metrics must be a tuple of names among {', '.join(METRICS)}, got {metrics!r}")
 
 
-def _check_pair(name: str, data: Data) -> None:
-    if is_array(data) or len(data) != 2:
+def _check_several(name: str, data: Data) -> None:
+    if is_array(data) or len(data) < 2:
         given = "one array" if is_array(data) else f"{type(data).__name__} of length {len(data)}"
-        raise TypeError(f"{name} must be a pair of arrays (inputs, targets), got {given}")
+        raise TypeError(
+            f"{name} must be a tuple of arrays (inputs, targets), got {given}; to learn x itself, give (x, x)"
+        )
 
 
 def _check_data(name: str, data: Data) -> None:
     """Refuse NaN and infinity."""
-    _check_pair(name, data)
-    for what, x in zip(("inputs", "targets"), data, strict=True):
+    _check_several(name, data)
+    for k, x in enumerate(data):
         if not is_array(x) or not is_inexact(x.dtype):
             continue
         xp = raw_namespace(x)
         if not bool(xp.all(xp.isfinite(x))):
             host = to_numpy(x)
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
+            what = "targets" if k == len(data) - 1 else "inputs"
             raise ValueError(f"the {what} of {name} hold {host[at]} at {at}")
 
 
 def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
     """Refuse labels that are not below the number of outputs."""
-    x, y = next(iter(batches(data, 1, **options)))
+    *inputs, y = next(iter(batches(data, 1, **options)))
     with mode(net, training=False):
-        output = net(x)
+        output = net(*inputs)
     if is_inexact(y.dtype) or output.ndim != y.ndim + 1:
         return
-    classes, largest = output.shape[-1], to_numpy(data[1]).max()
+    classes, largest = output.shape[-1], to_numpy(data[-1]).max()
     if largest >= classes:
         raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
