@@ -305,8 +305,8 @@ def _margins(scores: Any, labels: Any, reduction: str) -> Any:
     check_labels(name, scores, labels, "scores")
     check_range(name, strip(labels), scores.shape[-1], scores.shape, "scores")
     xp = array_namespace(scores, labels)
-    at = xp.expand_dims(labels, axis=-1)
-    hit = at == xp.arange(scores.shape[-1], dtype=labels.dtype, device=labels.device)
+    at = xp.expand_dims(xp.astype(labels, xp.int64), axis=-1)  # 8 bits may not count all classes
+    hit = xp.equal(at, xp.arange(scores.shape[-1], dtype=at.dtype, device=at.device))
     others = xp.where(hit, -math.inf, scores)
     best = xp.argmax(others, axis=-1, keepdims=True)
     own = xp.take_along_axis(scores, xp.astype(at, best.dtype), axis=-1)

@@ -12,6 +12,7 @@ from ..array import strip
 from ..boundary import zeros as zeros_on
 from ..device import CPU, device_of, is_array, raw_namespace
 from ..functions.activation import NAMES
+from ..functions.checks import check_one_library
 from ..functions.recurrent import ACTIVATIONS, gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from ..namespace import array_namespace
 from .dropout import Dropout
@@ -354,12 +355,14 @@ class _Recurrent(Layer):
             return None  # the cell says what is wrong
         xp, (batch, time) = raw_namespace(like), like.shape[:2]
         n = strip(lengths) if is_array(strip(lengths)) else xp.asarray(lengths, device=like.device)
+        check_one_library(repr(self), input=like, lengths=n)
         if tuple(n.shape) != (batch,) or "int" not in str(n.dtype):
             raise ValueError(
                 f"{self!r} expects lengths of shape ({batch},), integers, got {tuple(n.shape)} of {n.dtype}"
             )
         if device_of(n) == CPU and batch and not 0 <= n.min() <= n.max() <= time:
             raise ValueError(f"{self!r} expects lengths from 0 to {time}, got from {n.min()} to {n.max()}")
+        n = xp.astype(n, xp.int64, copy=False)  # 8 bits may not count all steps
         return xp.arange(time, dtype=n.dtype, device=like.device) < xp.expand_dims(n, axis=1)
 
     def __repr__(self) -> str:
