@@ -14,8 +14,8 @@ from ..array import strip
 from ..boundary import is_inexact
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_alike, check_one_library, check_real
-from .loss import check_labels, check_pair, check_range, check_reduction, check_same_shape, count, reduced, shared
+from .checks import check_alike, check_one_library, check_range, check_real
+from .loss import check_labels, check_pair, check_reduction, check_same_shape, count, reduced, shared
 from .softmax import _log_softmax
 
 # -- two classes
@@ -134,7 +134,7 @@ def _check_binary(
     check_reduction(name, reduction)
     if not is_inexact(targets.dtype):
         check_one_library(name, logits=logits, targets=targets)
-        check_range(name, strip(targets), 2, logits.shape)
+        check_range(name, "labels", strip(targets), 2, f"logits of shape {tuple(logits.shape)}")
         targets = array_namespace(targets).astype(targets, logits.dtype)
     check_pair(name, logits, targets, names)
     check_weights(name, logits, "weights", weights, logits.shape)
@@ -291,7 +291,8 @@ def _rows(
     labels = xp.astype(targets, xp.int64)  # 8 bits may not count all classes, nor hold the label to ignore
     kept = None if ignore_index is None else labels != ignore_index
     labels = labels if kept is None else xp.where(kept, labels, 0)
-    check_range("softmax_cross_entropy", strip(labels), logits.shape[-1], logits.shape)
+    shape = tuple(logits.shape)
+    check_range("softmax_cross_entropy", "labels", strip(labels), shape[-1], f"logits of shape {shape}")
     losses = -xp.squeeze(xp.take_along_axis(weighted, xp.expand_dims(labels, axis=-1), axis=-1), axis=-1)
     if label_smoothing:
         rest = xp.sum(weighted, axis=-1) * (label_smoothing / logits.shape[-1])

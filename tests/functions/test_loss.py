@@ -127,7 +127,7 @@ def test_labels_of_8_bits_for_more_classes_than_they_can_count(options, backend)
         expected = bp.grad(lambda z, f=f: f(z, labels.astype("int64"), **options))(z)
         of_few = backend.asarray(labels)
         for g in (f, f.reference):
-            found = bp.grad(lambda z, g=g: g(z, of_few, **options))(backend.asarray(z))
+            found = bp.grad(lambda z, g=g, t=of_few: g(z, t, **options))(backend.asarray(z))
             np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-12, atol=1e-15)
 
 
