@@ -230,7 +230,13 @@ class Layer(Node):
         return f"{type(self).__name__}({self.count_parameters()} parameters)"
 
 
-# -- errors
+# -- texts
+
+
+def shown(layer: Layer, *arguments: Any, **options: tuple[Any, Any]) -> str:
+    """Write a layer as it is made: its arguments, and of its options, each with its default, those that differ."""
+    given = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
+    return f"{type(layer).__name__}({', '.join([*map(str, arguments), *given])})"
 
 
 def explain(layer: Layer, x: Any, wanted: tuple[Any, ...], what: str = "input") -> None:

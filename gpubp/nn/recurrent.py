@@ -17,7 +17,7 @@ from ..functions.recurrent import ACTIVATIONS, gru, gru_cell, lstm, lstm_cell, r
 from ..namespace import array_namespace
 from .dropout import Dropout
 from .initializers import Initializer, Shape, glorot_uniform, orthogonal, side_by_side, zeros
-from .layer import Layer, explain
+from .layer import Layer, explain, shown
 from .parameter import Parameter
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
@@ -84,11 +84,12 @@ class _Cell(Layer):
         """Compute all steps of a sequence."""
         raise NotImplementedError
 
-    def _options(self) -> str:
-        return "" if self.b is not None else ", bias=False"
+    def _arguments(self) -> tuple[Any, ...]:
+        """Give the arguments that a `repr` shows."""
+        return self.W.shape[0], self.U.shape[0]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.W.shape[0]}, {self.U.shape[0]}{self._options()})"
+        return shown(self, *self._arguments(), bias=(self.b is not None, True))
 
 
 def _activation_name(activation: Any) -> str:
@@ -139,8 +140,8 @@ class RNNCell(_Cell):
     def steps(self, x: Any, state: Any, mask: Any, reverse: bool) -> tuple[Any, Any]:
         return rnn(x, self.W, self.U, self.b, state, mask, activation=self.activation, reverse=reverse)  # type: ignore[no-any-return]
 
-    def _options(self) -> str:
-        return ("" if self.activation == "tanh" else f", {self.activation}") + super()._options()
+    def _arguments(self) -> tuple[Any, ...]:
+        return *super()._arguments(), *([] if self.activation == "tanh" else [self.activation])
 
 
 class LSTMCell(_Cell):
@@ -366,15 +367,12 @@ class _Recurrent(Layer):
         return xp.arange(time, dtype=n.dtype, device=like.device) < xp.expand_dims(n, axis=1)
 
     def __repr__(self) -> str:
-        first, count = self.cells[0], len(self.cells)
-        options = [
-            *([f"layers={count}"] if count > 1 else []),
-            *(["bidirectional=True"] if self.reverse_cells else []),
-            *([f"dropout={self.dropout.rate:g}"] if self.dropout is not None else []),
-            *(["last=True"] if self.last else []),
-        ]
-        shown = "".join(f", {option}" for option in options)
-        return f"{type(self).__name__}({first.W.shape[0]}, {first.U.shape[0]}{first._options()}{shown})"
+        first = self.cells[0]
+        return shown(
+            self, *first._arguments(), layers=(len(self.cells), 1), bidirectional=(bool(self.reverse_cells), False),
+            dropout=(self.dropout.rate if self.dropout is not None else 0, 0), last=(self.last, False),
+            bias=(first.b is not None, True),
+        )  # fmt: skip
 
 
 def _joined(arrays: list[Any]) -> Any:

@@ -51,7 +51,7 @@ def test_it_attends_head_by_head(other):
 
 
 def test_options():
-    assert repr(attend(causal=True, rotary=True)) == "MultiHeadAttention(8, 2, causal, rotary)"
+    assert repr(attend(causal=True, rotary=True)) == "MultiHeadAttention(8, 2, causal=True, rotary=True)"
     bare = nn.MultiHeadAttention(8, 4, bias=False, W_init=nn.constant(0.1), seed=0)
     assert {path: p.shape for path, p in bare.parameters().items()} == {"W": (8, 24), "W_out": (8, 8)}
     assert bare(x.astype("float32"), memory.astype("float32")).dtype == "float32"
@@ -84,8 +84,10 @@ def test_a_block_is_two_layers_behind_norms_each_with_a_way_past():
     h = x + net.attention(net.norm1(x))
     expected = h + net.down(F.gelu(net.up(net.norm2(h)), approximate="tanh"))
     np.testing.assert_allclose(net(x), expected, rtol=1e-13)
-    assert repr(net) == "TransformerBlock(8, 2, 12)"
+    assert repr(net) == "TransformerBlock(8, 2, 12, causal=True)"
     assert repr(nn.TransformerBlock(8, 2)) == "TransformerBlock(8, 2, 32)"
+    other = nn.TransformerBlock(8, 2, dropout=0.1, bias=False)
+    assert repr(other) == "TransformerBlock(8, 2, 32, dropout=0.1, bias=False)"
     assert nn.TransformerBlock(8, 2, activation=nn.relu, bias=False, seed=0).up.b is None
     np.testing.assert_allclose(pickle.loads(pickle.dumps(net))(x), net(x), rtol=1e-12)
 

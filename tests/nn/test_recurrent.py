@@ -240,7 +240,7 @@ def test_options_of_the_parameters(kind):
     net = KINDS[kind](3, 2, bias=False, layers=2, seed=0, dtype="float64")
     assert {path.rpartition(".")[2] for path in net.parameters()} == {"W", "U"}
     assert net(X).shape == (4, 5, 2)
-    assert repr(net) == f"{kind}(3, 2, bias=False, layers=2)"
+    assert repr(net) == f"{kind}(3, 2, layers=2, bias=False)"
     assert repr(net.cells[0]) == f"{kind}Cell(3, 2, bias=False)"
 
 
@@ -411,7 +411,9 @@ def test_lengths_and_masks_that_do_not_fit():
     with pytest.raises(TypeError, match="gru expects a boolean mask, got int64"):
         net(x, mask=MASK.astype("int64"))
     of_another = bp.testing.backends.load("array_api_strict").asarray(np.array(LENGTHS))
-    with pytest.raises(TypeError, match=r"GRU\(3, 2\) .* several libraries: input of numpy, lengths of array_api_strict"):
+    with pytest.raises(
+        TypeError, match=r"GRU\(3, 2\) .* several libraries: input of numpy, lengths of array_api_strict"
+    ):
         net(x, lengths=of_another)
 
 
