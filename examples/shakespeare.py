@@ -159,7 +159,7 @@ def clipped(grads, longest: float):
     """Return the gradient, shortened to a norm of at most `longest` without a look at its values on the host."""
     xp = bp.array_namespace(*bp.tree.leaves(grads))
     norm = xp.sqrt(sum(xp.sum(g * g) for g in bp.tree.leaves(grads)))
-    scale = longest / xp.maximum(norm, xp.asarray(longest, dtype=norm.dtype, device=norm.device))
+    scale = longest / xp.clip(norm, min=longest)
     return bp.tree.map_leaves(lambda g: g * scale, grads)
 
 
