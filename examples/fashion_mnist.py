@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from get_data import folder
+from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--data-dir", help="where get_data.py put the data")
     args = parser.parse_args()
-    where = folder("fashion-mnist", args.data_dir)
+    where = needed("fashion-mnist", args.data_dir)
     train(
         pictures(where, "train", args.examples), pictures(where, "t10k"), epochs=args.epochs, seed=args.seed,
         device=args.device,

@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["SETS", "fetch", "folder"]
+__all__ = ["SETS", "fetch", "folder", "needed"]
 
 
 class Set(NamedTuple):
@@ -119,6 +119,14 @@ def folder(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
         f"To fetch it: python {_script()} {name}\n"
         f"Without network, put these there: {', '.join(wanted.files)}, {_origin(wanted)}"
     )
+
+
+def needed(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of a set, or end the program with the words that say how to get it."""
+    try:
+        return folder(name, data_dir)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
 
 
 def fetch(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:

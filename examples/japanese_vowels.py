@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from get_data import folder
+from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--data-dir", help="where get_data.py put the data")
     args = parser.parse_args()
-    where = folder("japanese-vowels", args.data_dir)
+    where = needed("japanese-vowels", args.data_dir)
     sets = normalised(*(read_ts(where / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")))
     for kind in ("lstm", "gru"):
         train(kind, *sets, epochs=args.epochs, seed=args.seed, device=args.device)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from get_data import folder
+from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
@@ -159,7 +159,7 @@ def clipped(grads, longest: float):
     """Return the gradient, shortened to a norm of at most `longest` without a look at its values on the host."""
     xp = bp.array_namespace(*bp.tree.leaves(grads))
     norm = xp.sqrt(sum(xp.sum(g * g) for g in bp.tree.leaves(grads)))
-    scale = longest / xp.maximum(norm, xp.asarray(longest, dtype=norm.dtype, device=norm.device))
+    scale = longest / xp.clip(norm, min=longest)
     return bp.tree.map_leaves(lambda g: g * scale, grads)
 
 
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--data-dir", help="where get_data.py put the data")
     args = parser.parse_args()
-    train_text, held_out = texts(folder("shakespeare", args.data_dir))
+    train_text, held_out = texts(needed("shakespeare", args.data_dir))
     if args.steps:
         held_out = held_out[:65536]
     net, _ = train(args.kind, train_text, held_out, minutes=args.minutes, steps=args.steps, seed=args.seed,

@@ -2,8 +2,8 @@
 
 Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
 `custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `functions`, `losses`, `optim`, `data`, `fit`,
-`evaluate`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`, `constant`,
-`tree`. Proof: `testing`.
+`evaluate`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`,
+`constant`, `tree`. Proof: `testing`.
 """
 
 from importlib import import_module as _import_module

@@ -70,7 +70,7 @@ def to_device(x: Any, device: Any, /, *, stream: Any = None) -> Any:
 
 def zeros(xp: Any, like: Any, shape: tuple[int, ...]) -> Any:
     """Zeros of the dtype of `like`, where it lives."""
-    return xp.zeros(shape, dtype=like.dtype, device=like.device)
+    return xp.zeros(shape, dtype=like.dtype, device=getattr(like, "device", None))  # NumPy 2.0's scalars have none
 
 
 # -- the error function

@@ -1,5 +1,11 @@
+import os
+
 import pytest
 from hypothesis import settings
+
+# One thread for each of pytest-xdist's workers, which start after this: more would wait for each other.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 # The same examples every run: a failure is a change of the code, not of the dice.
 settings.register_profile("gpubp", deadline=None, derandomize=True)

@@ -1,5 +1,6 @@
 """What a user may get wrong, and what the library then says: what was passed, what was expected, and where."""
 
+import re
 import warnings
 
 import numpy as np
@@ -216,9 +217,19 @@ NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, F)
     [
         ({"epochs": 1.5}, TypeError, "epochs must be a whole number, got 1.5"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-        ({"train": F}, TypeError, r"train must be a pair of arrays \(inputs, targets\), got one array"),
-        ({"train": (F,)}, TypeError, "train must be a pair .* got tuple of length 1"),
-        ({"validation": (F, F, F)}, TypeError, "validation must be a pair .* got tuple of length 3"),
+        ({"train": F}, TypeError, r"train must be a tuple of arrays \(inputs, targets\), got one array"),
+        ({"train": (F,)}, TypeError, r"train must be .* got tuple of length 1; to learn x itself, give \(x, x\)"),
+        (
+            {"validation": (F, F, F)},
+            TypeError,
+            r"validation holds 3 arrays, so loss is called as loss\(net, x1, x2, y\), but loss takes \(net, x, y\)$",
+        ),
+        (
+            {"loss": lambda net, x, lengths, y: 0},
+            TypeError,
+            r"train holds 2 arrays, so loss is called as loss\(net, x, y\), but <lambda> takes \(net, x, lengths, y\)",
+        ),
+        ({"train": (F, NAN, LABELS), "loss": lambda *_: 0}, ValueError, r"the inputs of train hold nan at \(2, 1\)"),
         ({"train": (NAN, LABELS)}, ValueError, r"the inputs of train hold nan at \(2, 1\)"),
         ({"validation": (F * np.inf, LABELS)}, ValueError, r"the inputs of validation hold inf at \(0, 0\)"),
         ({"train": (F, LABELS + 5)}, ValueError, "the targets hold the label 6, but the net has 2 outputs"),
@@ -262,6 +273,35 @@ def test_a_metric_that_does_not_fit_the_net_is_named():
     y = np.ones((4, 2, 2), "float32")
     caught = check(ValueError, "broadcast", bp.evaluate, net_of(), lambda net, x, y: np.mean(net(x)), (F, y))
     assert "in the metric 'accuracy' of an output of shape (4, 2)" in caught.value.__notes__[0]
+
+
+LAST = "; the channels come last: of (batch, channels, ...) make x.transpose("
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "advice"),
+    [
+        (nn.Conv2d(3, 2, 3, seed=0), (5, 3, 8, 8), LAST + "0, 2, 3, 1)"),
+        (nn.Conv1d(3, 2, 3, seed=0), (5, 3, 8), LAST + "0, 2, 1)"),
+        (nn.Conv2d(1, 2, 3, seed=0), (5, 8, 8), "; the one channel has an axis too: x[..., None]"),
+        (nn.Conv2d(3, 2, 3, seed=0), (8, 8, 3), "; of one example make a batch of one: x[None]"),
+        (nn.Conv2d(3, 2, 3, seed=0), (5, 8, 8, 4), ""),
+        (nn.LSTM(3, 2, seed=0), (8, 3), "; of one example make a batch of one: x[None]"),
+        (nn.MultiHeadAttention(4, 2, seed=0), (5, 7), ""),
+    ],
+)  # fmt: skip
+def test_the_advice_for_other_layouts(layer, shape, advice):
+    check(ValueError, "(?m)" + re.escape(f"got {shape}{advice}") + "$", layer, np.ones(shape, "float32"))
+
+
+def test_pytorchs_names():
+    check(AttributeError, "has no attribute 'Linear': it is nn.Dense here", lambda: nn.Linear)
+    check(AttributeError, "has no attribute 'Foo'$", lambda: nn.Foo)
+    assert not any(hasattr(nn, name) for name in nn._FROM_PYTORCH)
+    places = {"nn": nn, "losses": losses, "gpubp": bp}
+    for here in nn._FROM_PYTORCH.values():
+        module, _, name = here.partition(".")
+        assert module not in places or hasattr(places[module], name)
 
 
 def test_the_package_lists_what_it_has():

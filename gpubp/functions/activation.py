@@ -239,15 +239,20 @@ class ByOutput(NamedTuple):
     """``cotangent(xp, dY, y)``: that of the input, from that of the output y."""
 
 
+def _alone(backward: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
+    """Give the one cotangent of a backward pass with default options; the sign of y is that of x."""
+    return lambda xp, dY, y: backward(xp, (True,), dY, y)[0]
+
+
 #: The activations that `dense` computes together with its matrix product, by name.
 BY_OUTPUT: dict[str, ByOutput] = {
     "identity": ByOutput(identity, lambda xp, dY, y: dY),
-    "sigmoid": ByOutput(_sigmoid, lambda xp, dY, y: dY * (y * (1 - y))),
+    "sigmoid": ByOutput(_sigmoid, _alone(sigmoid_backward)),
     "tanh": ByOutput(tanh, lambda xp, dY, y: dY * conj(xp, 1 - y * y)),
-    "relu": ByOutput(_relu, lambda xp, dY, y: xp.where(y <= 0, 0, dY)),
-    "leaky_relu": ByOutput(_leaky_relu, lambda xp, dY, y: xp.where(y > 0, dY, 0.01 * dY)),
-    "elu": ByOutput(_elu, lambda xp, dY, y: xp.where(y > 0, dY, dY * (y + 1))),
-    "selu": ByOutput(_selu, lambda xp, dY, y: dY * xp.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)),
+    "relu": ByOutput(_relu, _alone(relu_backward)),
+    "leaky_relu": ByOutput(_leaky_relu, _alone(leaky_relu_backward)),
+    "elu": ByOutput(_elu, _alone(elu_backward)),
+    "selu": ByOutput(_selu, _alone(selu_backward)),
 }
 
 #: Their names, by the functions that a user passes.

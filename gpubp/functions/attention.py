@@ -16,7 +16,7 @@ from ..fused import fused
 from ..namespace import array_namespace, fit
 from ..rules.registry import Spec
 from ..transform import stop_gradient
-from .checks import check_alike, check_one_library, check_real
+from .checks import broadcasts, check_alike, check_one_library, check_real
 
 #: How many queries are dealt with at a time. The random numbers of the dropout depend on it.
 ROWS = 128
@@ -114,7 +114,8 @@ def attention(
         outs.append(e @ block.keys(v) / (total * (1 - dropout)))
         sums.append(top + xp.log(total))
     out = _heads(xp, xp.concat(outs, axis=-2))
-    return out, (q, k, v, mask, step, out if any(needs[k] for k in (0, 1, 3) if k < len(needs)) else None, sums)
+    of_weights = any((*needs[:2], *needs[3:4]))
+    return out, (q, k, v, mask, step, out if of_weights else None, sums)
 
 
 @attention.backward
@@ -302,10 +303,7 @@ def _sum_or_concat(xp: Any, parts: list[Any], mask: Any) -> Any:
 
 
 def check(q: Any, k: Any, v: Any, mask: Any) -> None:
-    floating = mask is not None and is_inexact(mask.dtype)
-    types, dtype = {type(strip(x)) for x in (q, k, v) if x is not None}, q.dtype
-    if len(types) > 1 or dtype is not k.dtype or dtype is not v.dtype or floating or not is_inexact(dtype):
-        check_alike("attention", q=q, k=k, v=v, mask=mask if floating else None)
+    check_alike("attention", q=q, k=k, v=v, mask=mask if mask is not None and is_inexact(mask.dtype) else None)
     check_real("attention", q)
     shapes = tuple(q.shape), tuple(k.shape), tuple(v.shape)
     if q.ndim < 3 or k.shape != (*q.shape[:-3], k.shape[-3], *q.shape[-2:]) or v.shape[:-1] != k.shape[:-1]:
@@ -323,12 +321,15 @@ def _check_mask(q: Any, mask: Any, shape: tuple[int, ...]) -> None:
     check_one_library("attention", q=q, mask=mask)
     if not is_inexact(mask.dtype) and "bool" not in str(mask.dtype):
         raise TypeError(f"attention expects a boolean mask, or real numbers added to the scores, got {mask.dtype}")
-    found = tuple(mask.shape)
-    fits = zip(found[::-1], shape[::-1], strict=False)
-    if len(found) > len(shape) or any(n not in (1, wanted) for n, wanted in fits):
+    if not broadcasts(mask.shape, shape):
         raise ValueError(
-            f"attention expects a mask that broadcasts to (..., heads, queries, keys) = {shape}, got shape {found}"
-            + ("; of a mask (batch, keys) make mask[:, None, None, :]" if found == (*shape[:-3], shape[-1]) else "")
+            f"attention expects a mask that broadcasts to (..., heads, queries, keys) = {shape}, "
+            f"got shape {tuple(mask.shape)}"
+            + (
+                "; of (batch, keys) make mask[:, None, None, :]"
+                if tuple(mask.shape) == (*shape[:-3], shape[-1])
+                else ""
+            )
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..array import strip
 from ..boundary import is_complex, is_inexact
-from ..device import device_of, is_array, library
+from ..device import CPU, device_of, is_array, library
 
 
 def check_alike(function: str, **arrays: Any) -> None:
@@ -17,10 +17,13 @@ def check_alike(function: str, **arrays: Any) -> None:
     TypeError
         Naming every array with its library or dtype.
     """
-    check_one_library(function, **arrays)
     given = {name: strip(x) for name, x in arrays.items() if x is not None}
-    dtypes = [x.dtype for x in given.values()]
-    if any(dtype != dtypes[0] for dtype in dtypes) or not is_inexact(dtypes[0]):
+    first: Any = next(iter(given.values()))
+    kind, dtype = type(first), getattr(first, "dtype", None)
+    if is_inexact(dtype) and all(type(x) is kind and x.dtype is dtype for x in given.values()):
+        return  # at once, as nearly always
+    check_one_library(function, **arrays)
+    if any(x.dtype != dtype for x in given.values()) or not is_inexact(dtype):
         listed = ", ".join(f"{name} of {x.dtype}" for name, x in given.items())
         raise TypeError(f"{function} expects arrays of one floating-point dtype, got {listed}; cast them to one")
 
@@ -55,6 +58,27 @@ def check_one_device(function: str, **arrays: Any) -> None:
     if len(set(devices.values())) > 1:
         listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"{function} was given arrays on several devices: {listed}; move them to one")
+
+
+def check_range(function: str, what: str, numbers: Any, count: int, of: str) -> None:
+    """Refuse numbers that are not from 0 to below `count` where looking at them costs no wait: NumPy arrays.
+
+    Raises
+    ------
+    ValueError
+        Naming the range and what is in it; `of` says where the count comes from.
+    """
+    if device_of(numbers) == CPU and numbers.size and not 0 <= numbers.min() <= numbers.max() < count:
+        raise ValueError(
+            f"{function} expects {what} from 0 to {count - 1} with {of}, got {what} from {numbers.min()} to "
+            f"{numbers.max()}"
+        )
+
+
+def broadcasts(shape: Any, to: Any) -> bool:
+    """Whether a shape broadcasts to another, which stays as it is."""
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, length) for n, length in pairs)
 
 
 def check_real(function: str, x: Any) -> None:

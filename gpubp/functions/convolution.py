@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..array import strip
 from ..boundary import add_in, conj, scatter, zeros
 from ..fused import fused
 from ..namespace import array_namespace
@@ -51,7 +50,7 @@ def _convolution(
         How many groups the channels are split into, each convolved for itself; n_in of them is a depthwise
         convolution. Outputs are ordered by groups.
     activation
-        ``"identity"``, ``"sigmoid"``, ``"tanh"``, ``"relu"`` or ``"leaky_relu"``.
+        ``"identity"``, ``"sigmoid"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"`` or ``"selu"``.
 
     Returns
     -------
@@ -328,9 +327,7 @@ def windows_between(
 
 def _check_arrays(name: str, x: Any, W: Any, b: Any, groups: Any) -> None:
     """Refuse what no convolution is made of."""
-    types, dtype = {type(strip(v)) for v in (x, W, b) if v is not None}, x.dtype
-    if len(types) > 1 or dtype is not W.dtype or (b is not None and b.dtype is not dtype):
-        check_alike(name, x=x, W=W, b=b)
+    check_alike(name, x=x, W=W, b=b)
     given = f"got x of shape {tuple(x.shape)} and W of shape {tuple(W.shape)}"
     if not 3 <= W.ndim <= 5 or x.ndim != W.ndim or 0 in W.shape[:-2]:
         raise ValueError(

@@ -14,8 +14,8 @@ from ..array import strip
 from ..boundary import is_inexact
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_alike, check_one_library, check_real
-from .loss import check_labels, check_pair, check_range, check_reduction, check_same_shape, count, reduced, shared
+from .checks import check_alike, check_one_library, check_range, check_real
+from .loss import check_labels, check_pair, check_reduction, check_same_shape, count, reduced, shared
 from .softmax import _log_softmax
 
 # -- two classes
@@ -134,7 +134,7 @@ def _check_binary(
     check_reduction(name, reduction)
     if not is_inexact(targets.dtype):
         check_one_library(name, logits=logits, targets=targets)
-        check_range(name, strip(targets), 2, logits.shape)
+        check_range(name, "labels", strip(targets), 2, f"logits of shape {tuple(logits.shape)}")
         targets = array_namespace(targets).astype(targets, logits.dtype)
     check_pair(name, logits, targets, names)
     check_weights(name, logits, "weights", weights, logits.shape)
@@ -265,7 +265,7 @@ class _Rows(NamedTuple):
     shares: Any  # in the weighted mean, apart from the examples' own weights; None where all are 1
     targets: Any
     kept: Any  # which examples are not left out; None for all
-    labels: Any  # None where the targets are probabilities
+    labels: Any  # as int64; None where the targets are probabilities
 
     @property
     def hit(self) -> Any:
@@ -288,17 +288,18 @@ def _rows(
         losses = -xp.sum(xp.multiply(weighted, _smoothed(targets, label_smoothing)), axis=-1)
         return _Rows(log_p, losses, None, targets, None, None)
 
-    kept = None if ignore_index is None else targets != ignore_index
-    labels = targets if kept is None else xp.where(kept, targets, 0)
-    check_range("softmax_cross_entropy", strip(labels), logits.shape[-1], logits.shape)
-    at = xp.astype(labels, xp.int64)
-    losses = -xp.squeeze(xp.take_along_axis(weighted, xp.expand_dims(at, axis=-1), axis=-1), axis=-1)
+    labels = xp.astype(targets, xp.int64)  # 8 bits may not count all classes, nor hold the label to ignore
+    kept = None if ignore_index is None else labels != ignore_index
+    labels = labels if kept is None else xp.where(kept, labels, 0)
+    shape = tuple(logits.shape)
+    check_range("softmax_cross_entropy", "labels", strip(labels), shape[-1], f"logits of shape {shape}")
+    losses = -xp.squeeze(xp.take_along_axis(weighted, xp.expand_dims(labels, axis=-1), axis=-1), axis=-1)
     if label_smoothing:
         rest = xp.sum(weighted, axis=-1) * (label_smoothing / logits.shape[-1])
         losses = (1 - label_smoothing) * losses - rest
     shares = None
     if class_weights is not None:
-        shares = xp.reshape(xp.take(class_weights, xp.reshape(at, (-1,)), axis=0), at.shape)
+        shares = xp.reshape(xp.take(class_weights, xp.reshape(labels, (-1,)), axis=0), labels.shape)
     if kept is not None:
         losses = xp.where(kept, losses, 0.0)
         shares = xp.astype(kept, log_p.dtype) if shares is None else xp.where(kept, shares, 0.0)

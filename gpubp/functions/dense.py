@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..array import strip
 from ..boundary import conj
 from ..fused import fused
 from .activation import BY_OUTPUT
@@ -70,9 +69,7 @@ def dense_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, activation: 
 def _check(x: Any, W: Any, b: Any, activation: str) -> None:
     if activation not in BY_OUTPUT:
         raise ValueError(f"dense expects an activation among {', '.join(BY_OUTPUT)}, got {activation!r}")
-    types, dtype = {type(strip(v)) for v in (x, W, b) if v is not None}, x.dtype
-    if len(types) > 1 or dtype is not W.dtype or (b is not None and b.dtype is not dtype):
-        check_alike("dense", x=x, W=W, b=b)
+    check_alike("dense", x=x, W=W, b=b)
     if W.ndim != 2 or not x.ndim or x.shape[-1] != W.shape[0]:
         raise ValueError(
             f"dense expects x of shape (..., n_in) and W of shape (n_in, n_out), got {tuple(x.shape)} and "

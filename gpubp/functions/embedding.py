@@ -8,10 +8,9 @@ from typing import Any
 
 from ..array import strip
 from ..boundary import is_inexact, scatter
-from ..device import CPU, device_of
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_one_library
+from .checks import check_one_library, check_range
 
 
 def _embedding(indices: Any, table: Any, /) -> Any:
@@ -67,13 +66,4 @@ def _check(indices: Any, table: Any) -> None:
         raise TypeError(f"embedding expects a table of floating-point numbers, got {table.dtype}")
     if table.ndim != 2:
         raise ValueError(f"embedding expects a table of shape (rows, features), got {tuple(table.shape)}")
-    check_indices(strip(indices), table.shape[0])
-
-
-def check_indices(indices: Any, rows: int) -> None:
-    """Refuse indices out of range where looking at them costs no wait: on the host, as NumPy arrays."""
-    if device_of(indices) == CPU and indices.size and not 0 <= indices.min() <= indices.max() < rows:
-        raise ValueError(
-            f"embedding expects indices from 0 to {rows - 1} with a table of {rows} rows, got indices from "
-            f"{indices.min()} to {indices.max()}"
-        )
+    check_range("embedding", "indices", strip(indices), table.shape[0], f"a table of {table.shape[0]} rows")

@@ -95,9 +95,8 @@ def first_inside(xp: Any, x: Any, w: Windows) -> Any:
         return xp.zeros((1,) * x.ndim, dtype=dtype, device=x.device)
     first: Any = 0
     for k, (n, s, (before, _)) in enumerate(zip(w.out, w.stride, w.padding, strict=True)):
-        along = before - s * xp.arange(n, dtype=xp.int32, device=x.device)
-        shaped = xp.reshape(along, tuple(n if axis == k + 1 else 1 for axis in range(x.ndim)))
-        first = first + xp.where(shaped > 0, shaped, 0) * math.prod(w.window[k + 1 :])
+        outside = _along(xp, before - s * xp.arange(n, dtype=xp.int32, device=x.device), k + 1, x.ndim)
+        first = first + xp.where(outside > 0, outside, 0) * math.prod(w.window[k + 1 :])
     return xp.astype(first, dtype)
 
 
@@ -177,10 +176,15 @@ def one_over_count(xp: Any, x: Any, w: Windows, count_include_pad: bool) -> Any:
     for k, (n, size, s, window, (before, _)) in enumerate(
         zip(w.out, w.size, w.stride, w.window, w.padding, strict=True)
     ):
-        inside = [min(i * s - before + window, size) - max(i * s - before, 0) for i in range(n)]
-        along = xp.asarray(inside, dtype=x.dtype, device=x.device)
-        count = count * xp.reshape(along, tuple(n if axis == k + 1 else 1 for axis in range(x.ndim)))
-    return 1 / count
+        start = s * xp.arange(n, dtype=xp.int32, device=x.device) - before
+        inside = xp.clip(start + window, max=size) - xp.clip(start, min=0)
+        count = count * _along(xp, inside, k + 1, x.ndim)
+    return 1 / xp.astype(count, x.dtype)
+
+
+def _along(xp: Any, values: Any, axis: int, ndim: int) -> Any:
+    """`values` along an axis of an array with `ndim` axes, the others being 1 long."""
+    return xp.reshape(values, tuple(-1 if k == axis else 1 for k in range(ndim)))
 
 
 def _global_avg_pool(x: Any, /) -> Any:

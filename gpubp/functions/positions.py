@@ -11,7 +11,7 @@ from ..array import strip
 from ..device import raw_namespace
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_one_library, check_real
+from .checks import broadcasts, check_one_library, check_real
 
 
 def sinusoidal_positions(like: Any, time: int, features: int, /, *, offset: int = 0, base: float = 10000.0) -> Any:
@@ -149,6 +149,5 @@ def check_rotary(x: Any, positions: Any) -> None:
     if "int" not in str(positions.dtype):
         raise TypeError(f"rotary expects integer positions, got {positions.dtype}")
     found, wanted = tuple(positions.shape), tuple(x.shape[:-2])
-    fits = zip(found[::-1], wanted[::-1], strict=False)
-    if not 0 < len(found) <= len(wanted) or any(n not in (1, length) for n, length in fits):
+    if not found or not broadcasts(found, wanted):
         raise ValueError(f"rotary expects positions that broadcast to (..., time) = {wanted}, got shape {found}")

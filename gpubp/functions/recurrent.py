@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..array import strip
 from ..boundary import zeros
 from ..fused import fused
 from ..namespace import array_namespace
@@ -710,13 +709,11 @@ def _where(xp: Any, there: Any, new: Arrays, old: Arrays) -> Arrays:
 
 
 def _check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
-    _check_arrays(name, x, W, U, b, **others)
-    _check_shapes(name, gates, ("batch",), x, W, U, b, **others)
+    _check(name, gates, ("batch",), x, W, U, b, **others)
 
 
 def check_sequence(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, mask: Any, **others: Any) -> None:
-    _check_arrays(name, x, W, U, b, **others)
-    _check_shapes(name, gates, ("batch", "time"), x, W, U, b, **others)
+    _check(name, gates, ("batch", "time"), x, W, U, b, **others)
     if not x.shape[1]:
         raise ValueError(f"{name} expects at least one time step, got x of shape {tuple(x.shape)}")
     if mask is None:
@@ -730,14 +727,9 @@ def check_sequence(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, mask: 
         )
 
 
-def _check_arrays(name: str, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
-    arrays = [v for v in (x, W, U, b, *others.values()) if v is not None]
-    if len({type(strip(v)) for v in arrays}) > 1 or any(v.dtype is not x.dtype for v in arrays):
-        check_alike(name, x=x, W=W, U=U, b=b, **others)
+def _check(name: str, gates: int, axes: Any, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
+    check_alike(name, x=x, W=W, U=U, b=b, **others)
     check_real(name, x)
-
-
-def _check_shapes(name: str, gates: int, axes: Any, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
     times = f"{gates} n" if gates > 1 else "n"
     if x.ndim != len(axes) + 1:
         raise ValueError(f"{name} expects x of shape ({', '.join(axes)}, n_in), got {tuple(x.shape)}")

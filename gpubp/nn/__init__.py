@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ..functions import (
@@ -146,4 +147,6 @@ if not TYPE_CHECKING:
         """Say what another library's name is here."""
         here = _FROM_PYTORCH.get(name)
         advice = f": it is {here} here" if here else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{advice}", name=name)
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}{advice}", name=name, obj=sys.modules[__name__]
+        )

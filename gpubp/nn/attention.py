@@ -10,7 +10,7 @@ from ..namespace import array_namespace
 from .dense import Dense
 from .dropout import Dropout
 from .initializers import Initializer, glorot_uniform, side_by_side, zeros
-from .layer import Layer, explain
+from .layer import Layer, explain, shown
 from .normalization import LayerNorm
 from .parameter import Parameter
 
@@ -138,8 +138,16 @@ class MultiHeadAttention(Layer):
         return xp.unstack(xp.reshape(y, shape), axis=-3)
 
     def __repr__(self) -> str:
-        options = "".join(f", {name}" for name in ("causal", "rotary") if getattr(self, name))
-        return f"MultiHeadAttention({self.W_out.shape[0]}, {self.heads}{options})"
+        return shown(self, self.W_out.shape[0], self.heads, **self._options())
+
+    def _options(self) -> dict[str, tuple[Any, Any]]:
+        """Give the options that a `repr` shows, with their defaults."""
+        return {
+            "causal": (self.causal, False),
+            "rotary": (self.rotary, False),
+            "dropout": (self.dropout.rate, 0),
+            "bias": (self.b is not None, True),
+        }
 
 
 def gelu_tanh(x: Any) -> Any:
@@ -215,4 +223,4 @@ class TransformerBlock(Layer):
 
     def __repr__(self) -> str:
         n, hidden = self.up.W.shape
-        return f"TransformerBlock({n}, {self.attention.heads}, {hidden})"
+        return shown(self, n, self.attention.heads, hidden, **self.attention._options())

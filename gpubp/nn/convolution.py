@@ -11,8 +11,8 @@ from ..array import strip
 from ..functions.convolution import convolution, convolution_transpose
 from ..functions.window import Sizes, each_axis, frozen, pairs_of
 from .dense import activation_name
-from .initializers import Initializer, Shape, he_uniform, zeros
-from .layer import Layer, explain
+from .initializers import Initializer, Shape, he_uniform, side_by_side, zeros
+from .layer import Layer, advice, explain, shown
 from .parameter import Parameter
 
 __all__ = [
@@ -58,7 +58,7 @@ class _Windowed(Layer):
         if not isinstance(groups, int) or groups < 1 or n_out % groups or (n_in is not None and n_in % groups):
             raise ValueError(f"{name} expects n_in={n_in} and n_out={n_out} divisible by groups={groups!r}")
         self.groups = groups
-        W_init = options["W_init"] if groups == 1 else _by_groups(options["W_init"], groups)
+        W_init = options["W_init"] if groups == 1 else side_by_side(options["W_init"], groups)
         self.W = Parameter((*self.window, None if n_in is None else n_in // groups, n_out), W_init)
         self.b = Parameter((n_out,), options["b_init"]) if bias else None
         if options["seed"] is not None:
@@ -74,7 +74,10 @@ class _Windowed(Layer):
         shape, axes = tuple(strip(x).shape), AXES[len(self.window)]
         if len(shape) != len(axes) + 1 or (shape[-1] % self.groups if n is None else shape[-1] != n * self.groups):
             wanted = (f"n divisible by {self.groups}" if self.groups > 1 else "n") if n is None else n * self.groups
-            raise ValueError(f"{self!r} expects an input of shape ({', '.join(axes)}, {wanted}), got {shape}")
+            raise ValueError(
+                f"{self!r} expects an input of shape ({', '.join(axes)}, {wanted}), got {shape}"
+                + advice(shape, (*axes, wanted))
+            )
 
     def _explain(self, x: Any, error: Exception) -> None:
         """Raise a better error, if the input is at fault."""
@@ -82,24 +85,16 @@ class _Windowed(Layer):
         self._check(x)
         error.add_note(f"in {self!r}")
 
-    def _shown(self, *more: str, **options: tuple[Any, Any]) -> str:
-        """How the layer is written, without options that have their default value."""
+    def __repr__(self) -> str:
         n, n_out = self.W.shape[-2:]
         window = self.window[0] if self.rank and len(set(self.window)) == 1 else self.window
-        set_ = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
-        bias = [] if self.b is not None else ["bias=False"]
-        parts = [repr(n if n is None else n * self.groups), repr(n_out), repr(window), *set_, *more, *bias]
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-
-def _by_groups(initializer: Initializer, groups: int) -> Initializer:
-    """Draw each group's weights as those of a convolution of its own, which it is: so fan-out is right too."""
-
-    def draw(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-        own = (*shape[:-1], shape[-1] // groups)
-        return np.concatenate([initializer(rng, own) for _ in range(groups)], axis=-1)
-
-    return draw
+        own = vars(self)
+        return shown(
+            self, n if n is None else n * self.groups, n_out, window,
+            stride=(self.stride, 1), padding=(self.padding, "valid"), output_padding=(own.get("output_padding", 0), 0),
+            dilation=(self.dilation, 1), groups=(self.groups, 1),
+            activation=(own.get("activation", "identity"), "identity"), bias=(self.b is not None, True),
+        )  # fmt: skip
 
 
 class Conv(_Windowed):
@@ -122,8 +117,8 @@ class Conv(_Windowed):
     groups
         How many groups the channels are split into, each convolved for itself; `n_in` for a depthwise convolution.
     activation
-        One of `identity` (as None), `sigmoid`, `tanh`, `relu` and `leaky_relu`, as a function or by its name. Put any
-        other function behind the layer in a `Sequential`.
+        One of `identity` (as None), `sigmoid`, `tanh`, `relu`, `leaky_relu`, `elu` and `selu`, as a function or by its
+        name. Put any other function behind the layer in a `Sequential`.
     bias
         Whether there is a bias.
     W_init, b_init
@@ -188,12 +183,6 @@ class Conv(_Windowed):
         except (AttributeError, TypeError, ValueError) as error:
             self._explain(x, error)
             raise
-
-    def __repr__(self) -> str:
-        return self._shown(
-            *([] if self.activation == "identity" else [self.activation]), stride=(self.stride, 1),
-            padding=(self.padding, "valid"), dilation=(self.dilation, 1), groups=(self.groups, 1),
-        )  # fmt: skip
 
 
 class Conv1d(Conv):
@@ -291,12 +280,6 @@ class ConvTranspose(_Windowed):
         except (AttributeError, TypeError, ValueError) as error:
             self._explain(x, error)
             raise
-
-    def __repr__(self) -> str:
-        return self._shown(
-            stride=(self.stride, 1), padding=(self.padding, "valid"), output_padding=(self.output_padding, 0),
-            dilation=(self.dilation, 1), groups=(self.groups, 1),
-        )  # fmt: skip
 
 
 class ConvTranspose1d(ConvTranspose):

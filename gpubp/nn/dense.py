@@ -7,7 +7,7 @@ from typing import Any
 from ..functions.activation import BY_OUTPUT, NAMES
 from ..functions.dense import dense
 from .initializers import Initializer, glorot_uniform, zeros
-from .layer import Layer, explain
+from .layer import Layer, explain, shown
 from .parameter import Parameter
 
 __all__ = ["Dense"]
@@ -74,9 +74,8 @@ class Dense(Layer):
             raise
 
     def __repr__(self) -> str:
-        n_in, n_out = self.W.shape
-        activation = "" if self.activation == "identity" else f", {self.activation}"
-        return f"Dense({n_in}, {n_out}{activation}{'' if self.b is not None else ', bias=False'})"
+        activation = [] if self.activation == "identity" else [self.activation]
+        return shown(self, *self.W.shape, *activation, bias=(self.b is not None, True))
 
 
 def activation_name(layer: str, activation: Any) -> str:

@@ -230,7 +230,13 @@ class Layer(Node):
         return f"{type(self).__name__}({self.count_parameters()} parameters)"
 
 
-# -- errors
+# -- texts
+
+
+def shown(layer: Layer, *arguments: Any, **options: tuple[Any, Any]) -> str:
+    """Write a layer as it is made: its arguments, and of its options, each with its default, those that differ."""
+    given = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
+    return f"{type(layer).__name__}({', '.join([*map(str, arguments), *given])})"
 
 
 def explain(layer: Layer, x: Any, wanted: tuple[Any, ...], what: str = "input") -> None:
@@ -267,11 +273,11 @@ def explain(layer: Layer, x: Any, wanted: tuple[Any, ...], what: str = "input") 
         article = "an" if what[0] in "aeiou" else "a"
         raise ValueError(
             f"{layer!r} expects {article} {what} of shape ({shown}{',' * (len(wanted) == 1)}), got {shape}"
-            + ("" if many else _advice(shape, axes))
+            + ("" if many else advice(shape, axes))
         )
 
 
-def _advice(shape: tuple[int, ...], axes: tuple[Any, ...]) -> str:
+def advice(shape: tuple[int, ...], axes: tuple[Any, ...]) -> str:
     """Say what a shape that does not fit may be: channels first, no channels, no batch."""
     n = axes[-1]
     if len(shape) == len(axes) > 2 and shape[1] == n:

@@ -18,7 +18,7 @@ from ..functions.normalization import (
 )
 from ..state import State
 from .initializers import Initializer, constant, zeros
-from .layer import Layer, explain
+from .layer import Layer, explain, shown
 from .parameter import Parameter
 
 __all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "RMSNorm"]
@@ -53,14 +53,12 @@ class _Normalization(Layer):
     def _explain(self, x: Any) -> None:
         explain(self, x, (..., "n" if self.n is None else self.n))
 
-    def _shown(self, *options: str) -> str:
-        """Give the layer's `repr`, with the options that are not as usual."""
-        eps = [] if self.eps == 1e-5 else [f"eps={self.eps:g}"]
-        without = [f"{name}=False" for name in ("gain", "bias") if vars(self).get(name, True) is None]
-        return f"{type(self).__name__}({', '.join([*options, *eps, *without])})"
+    def _shown(self, *arguments: Any, **options: tuple[Any, Any]) -> str:
+        has = {name: (vars(self).get(name, True) is not None, True) for name in ("gain", "bias")}
+        return shown(self, *arguments, **options, eps=(self.eps, 1e-5), **has)
 
     def __repr__(self) -> str:
-        return self._shown(str(self.n))
+        return self._shown(self.n)
 
 
 class LayerNorm(_Normalization):
@@ -191,7 +189,7 @@ class GroupNorm(_Normalization):
             raise
 
     def __repr__(self) -> str:
-        return self._shown(str(self.groups), str(self.n))
+        return self._shown(self.groups, self.n)
 
 
 class BatchNorm(_Normalization):
@@ -278,5 +276,4 @@ class BatchNorm(_Normalization):
         self.variance.value = (1 - weight) * old_variance + weight * variance
 
     def __repr__(self) -> str:
-        momentum = [] if self.momentum == 0.1 else [f"momentum={self.momentum}"]
-        return self._shown(str(self.n), *momentum)
+        return self._shown(self.n, momentum=(self.momentum, 0.1))

@@ -8,7 +8,7 @@ from ..array import strip
 from ..device import is_array
 from ..functions.pooling import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 from ..functions.window import frozen
-from .layer import Layer
+from .layer import Layer, shown
 
 __all__ = ["AdaptiveAvgPool", "AvgPool", "GlobalAvgPool", "MaxPool"]
 
@@ -34,10 +34,6 @@ class _Pool(Layer):
     def _pooled(self, x: Any) -> Any:
         raise NotImplementedError
 
-    def _shown(self, *positional: Any, **options: tuple[Any, Any]) -> str:
-        set_ = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
-        return f"{type(self).__name__}({', '.join([*map(repr, positional), *set_])})"
-
 
 class MaxPool(_Pool):
     """Maximum over each window; its gradient goes to the first of equal elements.
@@ -60,7 +56,7 @@ class MaxPool(_Pool):
         return max_pool(x, window=self.window, stride=self.stride, padding=self.padding)
 
     def __repr__(self) -> str:
-        return self._shown(self.window, stride=(self.stride, None), padding=(self.padding, "valid"))
+        return shown(self, self.window, stride=(self.stride, None), padding=(self.padding, "valid"))
 
 
 class AvgPool(_Pool):
@@ -91,8 +87,8 @@ class AvgPool(_Pool):
         )
 
     def __repr__(self) -> str:
-        return self._shown(
-            self.window, stride=(self.stride, None), padding=(self.padding, "valid"),
+        return shown(
+            self, self.window, stride=(self.stride, None), padding=(self.padding, "valid"),
             count_include_pad=(self.count_include_pad, True),
         )  # fmt: skip
 
@@ -104,7 +100,7 @@ class GlobalAvgPool(_Pool):
         return global_avg_pool(x)
 
     def __repr__(self) -> str:
-        return self._shown()
+        return shown(self)
 
 
 class AdaptiveAvgPool(_Pool):
@@ -123,4 +119,4 @@ class AdaptiveAvgPool(_Pool):
         return adaptive_avg_pool(x, size=self.size)
 
     def __repr__(self) -> str:
-        return self._shown(self.size)
+        return shown(self, self.size)

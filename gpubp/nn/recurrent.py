@@ -12,11 +12,12 @@ from ..array import strip
 from ..boundary import zeros as zeros_on
 from ..device import CPU, device_of, is_array, raw_namespace
 from ..functions.activation import NAMES
+from ..functions.checks import check_one_library
 from ..functions.recurrent import ACTIVATIONS, gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from ..namespace import array_namespace
 from .dropout import Dropout
 from .initializers import Initializer, Shape, glorot_uniform, orthogonal, side_by_side, zeros
-from .layer import Layer, explain
+from .layer import Layer, explain, shown
 from .parameter import Parameter
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
@@ -83,11 +84,12 @@ class _Cell(Layer):
         """Compute all steps of a sequence."""
         raise NotImplementedError
 
-    def _options(self) -> str:
-        return "" if self.b is not None else ", bias=False"
+    def _arguments(self) -> tuple[Any, ...]:
+        """Give the arguments that a `repr` shows."""
+        return self.W.shape[0], self.U.shape[0]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.W.shape[0]}, {self.U.shape[0]}{self._options()})"
+        return shown(self, *self._arguments(), bias=(self.b is not None, True))
 
 
 def _activation_name(activation: Any) -> str:
@@ -138,8 +140,8 @@ class RNNCell(_Cell):
     def steps(self, x: Any, state: Any, mask: Any, reverse: bool) -> tuple[Any, Any]:
         return rnn(x, self.W, self.U, self.b, state, mask, activation=self.activation, reverse=reverse)  # type: ignore[no-any-return]
 
-    def _options(self) -> str:
-        return ("" if self.activation == "tanh" else f", {self.activation}") + super()._options()
+    def _arguments(self) -> tuple[Any, ...]:
+        return *super()._arguments(), *([] if self.activation == "tanh" else [self.activation])
 
 
 class LSTMCell(_Cell):
@@ -354,24 +356,23 @@ class _Recurrent(Layer):
             return None  # the cell says what is wrong
         xp, (batch, time) = raw_namespace(like), like.shape[:2]
         n = strip(lengths) if is_array(strip(lengths)) else xp.asarray(lengths, device=like.device)
+        check_one_library(repr(self), input=like, lengths=n)
         if tuple(n.shape) != (batch,) or "int" not in str(n.dtype):
             raise ValueError(
                 f"{self!r} expects lengths of shape ({batch},), integers, got {tuple(n.shape)} of {n.dtype}"
             )
         if device_of(n) == CPU and batch and not 0 <= n.min() <= n.max() <= time:
             raise ValueError(f"{self!r} expects lengths from 0 to {time}, got from {n.min()} to {n.max()}")
+        n = xp.astype(n, xp.int64, copy=False)  # 8 bits may not count all steps
         return xp.arange(time, dtype=n.dtype, device=like.device) < xp.expand_dims(n, axis=1)
 
     def __repr__(self) -> str:
-        first, count = self.cells[0], len(self.cells)
-        options = [
-            *([f"layers={count}"] if count > 1 else []),
-            *(["bidirectional=True"] if self.reverse_cells else []),
-            *([f"dropout={self.dropout.rate:g}"] if self.dropout is not None else []),
-            *(["last=True"] if self.last else []),
-        ]
-        shown = "".join(f", {option}" for option in options)
-        return f"{type(self).__name__}({first.W.shape[0]}, {first.U.shape[0]}{first._options()}{shown})"
+        first = self.cells[0]
+        return shown(
+            self, *first._arguments(), layers=(len(self.cells), 1), bidirectional=(bool(self.reverse_cells), False),
+            dropout=(self.dropout.rate if self.dropout is not None else 0, 0), last=(self.last, False),
+            bias=(first.b is not None, True),
+        )  # fmt: skip
 
 
 def _joined(arrays: list[Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..namespace import array_namespace
-from .layer import Layer
+from .layer import Layer, explain
 
 __all__ = ["Flatten", "Lambda", "Residual"]
 
@@ -16,8 +16,8 @@ class Flatten(Layer):
 
     def __call__(self, x: Any, /) -> Any:
         """Compute the array of shape (batch, n)."""
-        if not x.ndim:
-            raise ValueError("Flatten() expects an input of shape (batch, ...), got ()")
+        if not getattr(x, "ndim", 0):
+            explain(self, x, ("batch", "..."))
         n = 1
         for length in x.shape[1:]:
             n *= length

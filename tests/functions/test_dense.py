@@ -55,6 +55,8 @@ def test_dtypes_that_differ_are_named(other):
         F.dense(x, W, b.astype(other))
     with pytest.raises(TypeError, match="one floating-point dtype"):
         bp.grad(lambda W: np.sum(F.dense(x.astype(other), W)))(W)
+    with pytest.raises(TypeError, match="one floating-point dtype, got x of int64, W of int64"):
+        F.dense(x.astype("int64"), W.astype("int64"))
 
 
 def test_libraries_that_differ_are_named():

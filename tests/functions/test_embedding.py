@@ -32,7 +32,8 @@ def test_many_repeats_are_summed_as_one_by_one(rows, shape, features, dtype):
     for implementation in (FUSED["embedding"].written, FUSED["embedding"].overrides["numpy"]):
         found = implementation.backward(np, (False, True), dY, (indices, (rows, features)))[1]
         assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+        error = 1e-13 if dtype == "float64" else 2e-5
+        np.testing.assert_allclose(found, expected, rtol=error, atol=error)
 
 
 @pytest.mark.peers

@@ -9,10 +9,17 @@ import pytest
 
 import gpubp as bp
 from gpubp import losses, nn, optim
+from gpubp.device import raw_namespace
 from gpubp.functions.update import adam, sgd
 from gpubp.fused import FUSED, load_kernels
+from gpubp.testing.catalogue import CATALOGUE
 
 UPDATES = [sgd, adam]
+OVERRIDDEN = str.split(
+    "attention avg_pool batch_norm batch_norm_inference convolution convolution_transpose dense elu embedding gelu "
+    "group_norm gru half_squared_error layer_norm log_softmax lstm max_pool mean_half_squared_error mse relu rms_norm "
+    "rnn rotary selu sigmoid silu softmax softmax_cross_entropy softplus"
+)
 
 
 @pytest.fixture
@@ -46,21 +53,22 @@ def test_training_gives_the_same_without_overrides(without_overrides):
 
 @pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
 def test_numpy_has_overrides_to_compare():
-    names = [
-        "convolution",
-        "dense",
-        "gru",
-        "lstm",
-        "max_pool",
-        "mse",
-        "relu",
-        "rnn",
-        "sigmoid",
-        "softmax_cross_entropy",
-    ]
-    assert set(names) <= {name for name, fused in FUSED.items() if "numpy" in fused.overrides}
+    assert {name for name, fused in FUSED.items() if "numpy" in fused.overrides} == set(OVERRIDDEN)
     assert all("numpy" in update.in_place for update in UPDATES)
     assert "gpubp.kernels.numpy" in sys.modules
+
+
+@pytest.mark.skipif(find_spec("gpubp.kernels") is None, reason="the overrides have been taken away")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_an_override_takes_samples_of_the_catalogue(name, dtype):
+    """What it declines is compared with nothing, silently."""
+    override, taken = FUSED[name].overrides["numpy"], 0
+    for sample in CATALOGUE[name].samples(np.random.default_rng(0)):
+        args = [x.astype(dtype) if getattr(x, "dtype", None) == "float64" else x for x in sample.args]
+        needs = (True,) + (False,) * (len(args) - 1)
+        taken += override.forward(raw_namespace(args[0]), needs, *args, **sample.kwargs) is not NotImplemented
+    assert taken >= 3
 
 
 # -- convolution: which way is taken, and how much at a time, depends on sizes that the catalogue's samples do not have

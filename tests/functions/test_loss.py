@@ -118,6 +118,19 @@ def test_targets_that_do_not_fit():
         losses.cosine_embedding(z, z, np.ones(3, dtype=int))
 
 
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}, {"label_smoothing": 0.2}, {"ignore_index": -100}])
+def test_labels_of_8_bits_for_more_classes_than_they_can_count(options, backend):
+    z, labels = rng.normal(size=(2, 260)), np.array([3, 255], dtype="uint8")
+    for f in (losses.softmax_cross_entropy, losses.multiclass_hinge):
+        if f is losses.multiclass_hinge and not options.keys() <= {"reduction"}:
+            continue
+        expected = bp.grad(lambda z, f=f: f(z, labels.astype("int64"), **options))(z)
+        of_few = backend.asarray(labels)
+        for g in (f, f.reference):
+            found = bp.grad(lambda z, g=g, t=of_few: g(z, t, **options))(backend.asarray(z))
+            np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("label", [3, -1])
 def test_labels_out_of_range(label):
     with pytest.raises(ValueError, match=f"labels from 0 to 2.*got labels from {min(label, 0)} to {max(label, 0)}"):

@@ -51,7 +51,7 @@ def test_it_attends_head_by_head(other):
 
 
 def test_options():
-    assert repr(attend(causal=True, rotary=True)) == "MultiHeadAttention(8, 2, causal, rotary)"
+    assert repr(attend(causal=True, rotary=True)) == "MultiHeadAttention(8, 2, causal=True, rotary=True)"
     bare = nn.MultiHeadAttention(8, 4, bias=False, W_init=nn.constant(0.1), seed=0)
     assert {path: p.shape for path, p in bare.parameters().items()} == {"W": (8, 24), "W_out": (8, 8)}
     assert bare(x.astype("float32"), memory.astype("float32")).dtype == "float32"
@@ -84,8 +84,10 @@ def test_a_block_is_two_layers_behind_norms_each_with_a_way_past():
     h = x + net.attention(net.norm1(x))
     expected = h + net.down(F.gelu(net.up(net.norm2(h)), approximate="tanh"))
     np.testing.assert_allclose(net(x), expected, rtol=1e-13)
-    assert repr(net) == "TransformerBlock(8, 2, 12)"
+    assert repr(net) == "TransformerBlock(8, 2, 12, causal=True)"
     assert repr(nn.TransformerBlock(8, 2)) == "TransformerBlock(8, 2, 32)"
+    other = nn.TransformerBlock(8, 2, dropout=0.1, bias=False)
+    assert repr(other) == "TransformerBlock(8, 2, 32, dropout=0.1, bias=False)"
     assert nn.TransformerBlock(8, 2, activation=nn.relu, bias=False, seed=0).up.b is None
     np.testing.assert_allclose(pickle.loads(pickle.dumps(net))(x), net(x), rtol=1e-12)
 
@@ -268,7 +270,9 @@ def test_inputs_that_do_not_fit_name_the_layer():
         layer(x, memory[..., :6])
     with pytest.raises(TypeError, match=r"MultiHeadAttention\(8, 2\).*input of float32, W of float64"):
         layer(x.astype("float32"))
-    with pytest.raises(ValueError, match=r"mask that broadcasts to .* = \(2, 2, 5, 5\), got shape \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"got shape \(2, 5\); of \(batch, keys\) make mask\[:, None, None, :\]"):
+        nn.MultiHeadAttention(8, 2, seed=0)(np.ones((2, 5, 8), "float32"), mask=np.ones((2, 5), bool))
+    with pytest.raises(ValueError, match=r"mask that broadcasts to .* = \(2, 2, 5, 5\), got shape \(5, 4\)$"):
         layer(x, mask=np.ones((5, 4), dtype=bool))
     with pytest.raises(ValueError, match="positions, which are those of one sequence, but was given a memory"):
         attend(rotary=True)(x, memory)

@@ -35,7 +35,7 @@ def test_layers_are_shown_with_what_is_not_the_default():
     assert repr(nn.Conv2d(3, 8, 3)) == "Conv2d(3, 8, 3)"
     assert repr(nn.Conv(3, 8, (3, 3))) == "Conv(3, 8, (3, 3))"
     layer = nn.Conv2d(None, 8, (1, 3), stride=2, padding="same", groups=2, activation="relu", bias=False)
-    assert repr(layer) == "Conv2d(None, 8, (1, 3), stride=2, padding='same', groups=2, relu, bias=False)"
+    assert repr(layer) == "Conv2d(None, 8, (1, 3), stride=2, padding='same', groups=2, activation='relu', bias=False)"
     layer = nn.ConvTranspose1d(4, 2, 3, dilation=2, output_padding=1)
     assert repr(layer) == "ConvTranspose1d(4, 2, 3, output_padding=1, dilation=2)"
 

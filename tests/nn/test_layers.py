@@ -206,18 +206,45 @@ def test_summary_of_frozen_parameters_and_of_nested_layers():
     inner = nn.Sequential(*[part for _ in range(4) for part in (nn.Dense(3, 3), nn.tanh)])
     net = nn.Sequential(nn.Residual(inner), nn.Dropout(0.5), nn.Dense(3, 2), seed=0).train().freeze("layers[2].W")
     expected = """\
-layer          output shape  parameters
----------------------------------------
-input          (5, 3)
-Residual(...)  (5, 3)                48
-Dropout(0.5)   (5, 3)                 0
-Dense(3, 2)    (5, 2)                 8
----------------------------------------
-frozen                                6
-total                                56"""
+layer                       output shape  parameters
+----------------------------------------------------
+input                       (5, 3)
+Residual(...)               (5, 3)                48
+  layer: Sequential(...)                          48
+    layers[0]: Dense(3, 3)                        12
+    layers[2]: Dense(3, 3)                        12
+    layers[4]: Dense(3, 3)                        12
+    layers[6]: Dense(3, 3)                        12
+Dropout(0.5)                (5, 3)                 0
+Dense(3, 2)                 (5, 2)                 8
+----------------------------------------------------
+frozen                                             6
+total                                             56"""
     assert nn.summary(net, x) == expected
     assert net.layers[1].calls.value == 0
     assert net.training
+
+
+def test_summary_of_a_layer_of_ones_own_with_two_inputs():
+    class Own(nn.Layer):
+        def __init__(self):
+            self.parts = [nn.Dense(3, 4), nn.Dense(3, 4, bias=False)]
+            self.scale = nn.Parameter((4,), nn.zeros)
+
+        def __call__(self, x, z):
+            return self.scale * (self.parts[0](x) + self.parts[1](z))
+
+    expected = """\
+layer                                output shape  parameters
+-------------------------------------------------------------
+input                                (5, 3)
+input                                (5, 3)
+Own(...)                             (5, 4)                32
+  parts[0]: Dense(3, 4)                                    16
+  parts[1]: Dense(3, 4, bias=False)                        12
+-------------------------------------------------------------
+total                                                      32"""
+    assert nn.summary(Own().build(0), x, (5, 3)) == expected
 
 
 def test_training_a_net_of_another_library(backend):

@@ -135,6 +135,14 @@ def test_another_library_computes_the_same(kind, backend):
     close([backend.to_numpy(g) for g in leaves(found_grads)], leaves(grads), 1e-11)
 
 
+def test_lengths_of_8_bits_for_more_steps_than_they_can_count():
+    net, x = nn.RNN(1, 1, seed=0), np.ones((1, 300, 1), dtype="float32")
+    y = net(x, lengths=np.array([200], dtype="uint8"))
+    np.testing.assert_array_equal(y, net(x, lengths=[200]))
+    assert y[:, :200].all()
+    assert not y[:, 200:].any()
+
+
 def test_masks_from_lengths_read_nothing_on_the_host():
     backend = bp.testing.backends.load("standin")
     net = map_leaves(backend.asarray, nn.LSTM(3, 2, bidirectional=True, last=True, seed=0, dtype="float64"))
@@ -232,7 +240,7 @@ def test_options_of_the_parameters(kind):
     net = KINDS[kind](3, 2, bias=False, layers=2, seed=0, dtype="float64")
     assert {path.rpartition(".")[2] for path in net.parameters()} == {"W", "U"}
     assert net(X).shape == (4, 5, 2)
-    assert repr(net) == f"{kind}(3, 2, bias=False, layers=2)"
+    assert repr(net) == f"{kind}(3, 2, layers=2, bias=False)"
     assert repr(net.cells[0]) == f"{kind}Cell(3, 2, bias=False)"
 
 
@@ -402,6 +410,11 @@ def test_lengths_and_masks_that_do_not_fit():
             net(x, lengths=wrong)
     with pytest.raises(TypeError, match="gru expects a boolean mask, got int64"):
         net(x, mask=MASK.astype("int64"))
+    of_another = bp.testing.backends.load("array_api_strict").asarray(np.array(LENGTHS))
+    with pytest.raises(
+        TypeError, match=r"GRU\(3, 2\) .* several libraries: input of numpy, lengths of array_api_strict"
+    ):
+        net(x, lengths=of_another)
 
 
 def test_options_that_do_not_fit():

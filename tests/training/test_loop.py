@@ -77,6 +77,30 @@ def test_every_library_trains_alike(backend):
         assert row == pytest.approx(expected, rel=1e-3)
 
 
+def test_nets_of_several_inputs():
+    class Masked(nn.Layer):
+        def __init__(self):
+            self.out = nn.Dense(None, 10)
+
+        def __call__(self, x, mask):
+            return self.out(x * mask)
+
+    def masked_loss(net, x, mask, y):
+        return losses.softmax_cross_entropy(net(x, mask), y)
+
+    def kept(data):
+        return data[0], np.ones_like(data[0]), data[1]
+
+    def adam(net):
+        return optim.Adam(net, 0.01)
+
+    net, plain = Masked().build(0), nn.Sequential(nn.Dense(None, 10)).build(0)
+    plain.layers[0].W = net.out.W  # waits, with its path, for the first batch
+    rows = bp.fit(net, masked_loss, adam, kept(train), epochs=2, validation=kept(test), progress=False)
+    assert rows == bp.fit(plain, loss, adam, train, epochs=2, validation=test, progress=False)
+    assert bp.evaluate(net, masked_loss, kept(test))["accuracy"] == rows[-1]["val_accuracy"]
+
+
 def test_a_progress_bar_shows_the_figures(capsys):
     net = net_of()
     bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=2, validation=test)

@@ -44,7 +44,7 @@ def _max_forward(xp: Any, needs: Any, x: Any, /, *, window: Any, stride: Any = N
         for keys in _steps(w):
             x = _maximum([x[key] for key in keys])
         return x, None
-    y, winner = _winners(_taps(x, w), first_inside(np, x, w))
+    y, winner = _winners(_taps(x, w), first_inside(xp, x, w))
     if np.isnan(y).any():
         return NotImplemented
     return y, (winner, w)
@@ -127,8 +127,8 @@ def _avg_forward(
     if not _suitable(x):
         return NotImplemented
     w = windows_for("avg_pool", x, window, stride, padding)
-    scale = one_over_count(np, x, w, count_include_pad)
-    y = pad(np, x, w)
+    scale = one_over_count(xp, x, w, count_include_pad)
+    y = pad(xp, x, w)
     for keys in _steps(w):
         y, parts = y[keys[0]].copy(), [y[key] for key in keys[1:]]
         for part in parts:

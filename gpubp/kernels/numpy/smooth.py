@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from ...boundary import erf
+from ...device import namespace_by_name
 from ...functions import smooth
 from ...functions.smooth import NORMAL_PEAK, ROOT_HALF, TANH_CUBE, TANH_SCALE, check_gelu
 from .common import EXP_LIMIT, ndarray
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract
+_standard = namespace_by_name("numpy")  # whose clip is that of the standard in NumPy 2.0, too
 
 #: Elements of a block.
 BLOCK = 16384
@@ -48,7 +50,7 @@ def _gelu(x: Any, y: Any, slope: Any, p: Any, q: Any) -> None:
     if x.dtype.char == "f":
         _normal_distribution(x, q, y, p)
     else:
-        _multiply(erf(np, ROOT_HALF * x), 0.5, y)
+        _multiply(erf(_standard, ROOT_HALF * x), 0.5, y)
         _add(y, 0.5, y)
     if slope is not None:
         _multiply(q, x, q)

@@ -30,12 +30,12 @@ def _matrix(x: Any) -> Any:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
-def _declined(x: Any, axis: int) -> bool:
-    return type(x) is not ndarray or x.dtype.char not in "fd" or not x.size or axis not in (-1, x.ndim - 1)
+def _suitable(x: Any, axis: int) -> bool:
+    return type(x) is ndarray and x.dtype.char in "fd" and x.ndim > 0 and x.size > 0 and axis in (-1, x.ndim - 1)
 
 
 def _log_softmax(xp: Any, needs: Any, x: Any, /, *, axis: int = -1) -> Any:
-    if _declined(x, axis) or not x.ndim:
+    if not _suitable(x, axis):
         return NotImplemented
     out = np.empty(x.shape, x.dtype)
     unit = ones(x.dtype.char, x.shape[-1])
@@ -57,7 +57,7 @@ def _log_softmax_backward(xp: Any, needs: Any, dY: Any, out: Any, *, axis: int =
 
 
 def _softmax(xp: Any, needs: Any, x: Any, /, *, axis: int = -1) -> Any:
-    if _declined(x, axis) or not x.ndim:
+    if not _suitable(x, axis):
         return NotImplemented
     out = np.empty(x.shape, x.dtype)
     unit = ones(x.dtype.char, x.shape[-1])

@@ -42,7 +42,7 @@ def _(rng: Rng) -> Iterable[Sample]:
         of((1, 2, 3, 2, 2), (2, 2, 1, 2, 2), padding=1, stride=(2, 1, 1)),
         of((1, 2, 2, 3, 2), (1, 2, 2, 1, 2), groups=2),
         *(of((0, *image[1:]), small, groups=1), of((0, 3, 2), (2, 1, 2), groups=2)),
-        *(Sample(*away.args, np.array([0.3, -0.2]), activation=name) for name in ("relu", "leaky_relu")),
+        *(Sample(*away.args, np.array([0.3, -0.2]), activation=a) for a in ("relu", "leaky_relu", "elu", "selu")),
         *(of((1, 4, 2), (2, 2, 2), activation=name) for name in ("sigmoid", "tanh")),
         Sample(x, W),
         Sample(x, W, None, activation="tanh", padding="same"),
