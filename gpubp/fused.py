@@ -179,6 +179,10 @@ class Fused(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<fused function {self.name}>"
 
+    def __reduce__(self) -> str:
+        """Pickle and copy a function as such, by its name: a net may hold it."""
+        return self.name
+
     def _choose(self, library: str) -> Implementation:
         load_kernels(library)
         chosen = self.overrides.get(library, self.written)
