@@ -78,7 +78,7 @@ class Fused(Generic[P, R]):
         self._chosen.clear()
 
     def __call__(self, *args: P.args, **static: P.kwargs) -> R:
-        if static and self._optional:
+        if static and not self._optional.keys().isdisjoint(static):
             args, static = self._by_position(args, static)  # type: ignore[assignment]
         tape: Any = None
         constants: Any = None
@@ -137,7 +137,7 @@ class Fused(Generic[P, R]):
     def _by_position(self, args: Any, static: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Move arrays given by keyword to their positions; None stands in for those left out before them."""
         placed = {position: static[name] for name, position in self._optional.items() if name in static}
-        if not placed or len(args) < min(self._optional.values()):
+        if len(args) < min(self._optional.values()):
             return args, static
         if min(placed) < len(args):
             raise TypeError(f"{self.name} got an array both by position and by keyword: {', '.join(static)}")
@@ -178,6 +178,10 @@ class Fused(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<fused function {self.name}>"
+
+    def __reduce__(self) -> str:
+        """Pickle and copy a function as such, by its name: a net may hold it."""
+        return self.name
 
     def _choose(self, library: str) -> Implementation:
         load_kernels(library)

@@ -176,6 +176,14 @@ def test_erf_is_exact_to_a_few_units_in_the_last_place(backend, dtype):
     assert (np.abs(found - expected) <= 8 * np.spacing(np.abs(expected).astype(dtype))).all()
 
 
+def test_erf_in_half_precision():
+    x = np.linspace(-7, 7, 301).astype("float16")
+    expected = np.array([math.erf(float(v)) for v in x])
+    found = boundary.erf(load("numpy").xp, x)
+    assert found.dtype == "float16"
+    assert (np.abs(found - expected) <= np.spacing(np.abs(expected).astype("float16"))).all()
+
+
 def test_erf_of_what_is_not_finite(backend):
     found = boundary.erf(backend.xp, backend.asarray(np.array([-np.inf, np.inf, np.nan])))
     np.testing.assert_array_equal(backend.to_numpy(found), [-1, 1, np.nan])

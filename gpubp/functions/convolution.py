@@ -231,17 +231,18 @@ def _gathered(xp: Any, x: Any, W: Any, w: Windows, groups: int) -> Any:
 def _spread(xp: Any, x: Any, W: Any, w: Windows, groups: int) -> Any:
     """`x` multiplied with W and added up where the windows lie: the adjoint of `_gathered`."""
     out = zeros(xp, x, (x.shape[0], *w.padded, W.shape[-1]))
-    if groups == 1:
-        inner, n = W.shape[-2:]
-        wide = xp.permute_dims(xp.reshape(W, (w.taps, inner, n)), (1, 0, 2))
-        flat = xp.reshape(x, (math.prod(x.shape[:-1]), inner)) @ xp.reshape(wide, (inner, w.taps * n))
-        columns = xp.reshape(flat, (*x.shape[:-1], w.taps, n))
-        for k, (_, key) in enumerate(w.places()):
-            out = add_in(xp, out, key, columns[..., k, :])
-    else:
-        product = _by_number if W.shape[-2] == 1 else _grouped
+    inner, n = W.shape[-2], W.shape[-1] // groups
+    if groups > 1 and inner == 1:
         for tap, key in w.places():
-            out = add_in(xp, out, key, product(xp, x, W[tap], groups))
+            out = add_in(xp, out, key, _by_number(xp, x, W[tap], groups))
+        return out[w.interior]
+    rows = math.prod(x.shape[:-1])
+    by_group = xp.permute_dims(xp.reshape(x, (rows, groups, inner)), (1, 0, 2))
+    wide = xp.permute_dims(xp.reshape(W, (w.taps, inner, groups, n)), (2, 1, 0, 3))
+    columns = xp.reshape(by_group @ xp.reshape(wide, (groups, inner, w.taps * n)), (groups, rows, w.taps, n))
+    columns = xp.reshape(xp.permute_dims(columns, (1, 2, 0, 3)), (*x.shape[:-1], w.taps, groups * n))
+    for k, (_, key) in enumerate(w.places()):
+        out = add_in(xp, out, key, columns[..., k, :])
     return out[w.interior]
 
 

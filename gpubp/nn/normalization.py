@@ -179,6 +179,12 @@ class GroupNorm(_Normalization):
         if seed is not None:
             self.build(seed, dtype)
 
+    def sizes(self, x: Any) -> int:
+        """Give the number of channels, which the groups must divide."""
+        n = super().sizes(x)
+        check_groups(repr(self), self.groups, n)
+        return n
+
     def __call__(self, x: Any, /) -> Any:
         """Compute the output, of the shape (batch, ..., n) of the input."""
         self._prepare(x)

@@ -137,9 +137,10 @@ def test_another_library_computes_the_same(backend):
 
 
 def test_copies_and_pickles():
-    net = nn.Sequential(nn.Dense(3, 2), seed=0)
+    net = nn.Sequential(nn.Dense(3, 2), nn.gelu, seed=0)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         np.testing.assert_array_equal(other(x), net(x))
+        assert other.layers[1] is nn.gelu
 
 
 # -- errors

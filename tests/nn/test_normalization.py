@@ -142,8 +142,10 @@ def test_without_gain_and_bias(name):
 def test_groups_must_divide_the_channels():
     with pytest.raises(ValueError, match="GroupNorm expects a number of groups that divides the 6 channels, got 4"):
         nn.GroupNorm(4, 6)
-    with pytest.raises(ValueError, match="group_norm expects a number of groups that divides the 6 channels, got 4"):
-        nn.GroupNorm(4, None, seed=0)(X.astype("float32"))
+    layer, x = nn.GroupNorm(4, None, seed=0), X.astype("float32")
+    with pytest.raises(ValueError, match=r"GroupNorm\(4, None\) expects .* that divides the 6 channels, got 4"):
+        layer(x)
+    assert layer(x[..., :4]).shape == (*x.shape[:-1], 4)  # the wrong batch has left nothing
 
 
 # -- batch normalization: modes and running averages
