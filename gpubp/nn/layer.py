@@ -13,7 +13,7 @@ from ..device import Device, device_of, is_array, library, move, raw_namespace
 from ..functions.checks import check_alike, check_one_device
 from ..transform import in_transform
 from ..tree import Node, frozen_leaves, leaves, leaves_with_paths, map_distinct, to_device
-from .parameter import Drawing, Parameter, check_built, floating, replaced
+from .parameter import UNSIZED, Drawing, Parameter, check_built, floating, replaced
 from .surgery import chosen_by, is_parameter, layers_of, listed_paths, load_state, mode, owners, state_of
 
 __all__ = ["Layer"]
@@ -156,12 +156,15 @@ class Layer(Node):
     def share(self, path: str, source: str) -> Self:
         """Tie two parameters: the array at `source` stands at `path` too, gets one gradient and is stepped once.
 
-        Do it before the optimizer is made; the net may be built or not.
+        Do it before the optimizer is made; the net may be built or not, but the shapes must be known. What is at `path`
+        is then frozen if the source is.
 
         Raises
         ------
         ValueError
             If there is no parameter at one of the paths, or the shapes differ.
+        RuntimeError
+            If a length of theirs is known from the first batch only.
         """
         places = {p: (owner, name) for p, owner, name in owners(self)}
         for p in (path, source):
@@ -171,7 +174,10 @@ class Layer(Node):
         old, new = vars(owner)[name], vars(giver)[given]
         if tuple(old.shape) != tuple(new.shape):
             raise ValueError(f"{source} of shape {tuple(new.shape)} cannot stand at {path}, of {tuple(old.shape)}")
+        if None in new.shape:
+            raise RuntimeError(f"{source} cannot stand at {path} yet, as its shape is {new.shape}: {UNSIZED}")
         setattr(owner, name, new)
+        owner.frozen = owner.frozen | {name} if given in giver.frozen else owner.frozen - {name}
         return self
 
     def copy(self) -> Self:

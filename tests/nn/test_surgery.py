@@ -126,6 +126,23 @@ def test_shared_parameters_are_one(built_first):
     assert bp.grad(loss)(net).layers[2].W is None
 
 
+@pytest.mark.parametrize("frozen", ["layers[0].W", "layers[2].W"])
+def test_a_shared_parameter_is_frozen_as_its_source_was(frozen):
+    net = nn.Sequential(nn.Dense(3, 3), nn.tanh, nn.Dense(3, 3), seed=0).freeze(frozen)
+    grads = bp.grad(loss)(net.share("layers[2].W", "layers[0].W"))
+    assert [g.W is None for g in (grads.layers[0], grads.layers[2])] == [frozen == "layers[0].W"] * 2
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 0}])
+def test_sharing_waits_for_the_lengths(options):
+    net = nn.Sequential(nn.Dense(None, 3), nn.tanh, nn.Dense(None, 3), **options)
+    message = r"layers\[0\].W cannot stand at layers\[2\].W yet, as its shape is \(None, 3\): the length .*build\(x\)"
+    with pytest.raises(RuntimeError, match=message):
+        net.share("layers[2].W", "layers[0].W")
+    net.build(0).build(X)
+    assert net.share("layers[2].W", "layers[0].W").layers[2].W is net.layers[0].W
+
+
 def test_sharing_what_does_not_fit_is_refused():
     net = net_of()
     with pytest.raises(ValueError, match=r"layers\[0\].W of shape \(3, 4\) cannot stand at layers\[3\].W, of \(4, 3\)"):
