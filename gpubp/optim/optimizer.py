@@ -101,7 +101,7 @@ class Optimizer(ABC):
             if len(self._own) < len(gradients):
                 gradients = tuple(gradients[k] for k in self._own)
             shapes = [None if g is None else g.shape for g in gradients]
-            if shapes != self._shapes and (not any(shapes) or any(map(_differ, shapes, self._shapes))):
+            if shapes != self._shapes and (all(s is None for s in shapes) or any(map(_differ, shapes, self._shapes))):
                 raise ValueError
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
@@ -242,6 +242,7 @@ class _Buffer:
         for part, view, g in zip(self.parts, self.gradient_views, gradients, strict=True):
             if g is None:
                 frozen += [(flat[part], flat[part].copy()) for flat in (self.flat, *self.state)]
+                view[...] = 0  # what an update leaves there would grow from step to step
             else:
                 view[...] = g
         self.update(self.flat, self.gradient, self.state, self.temporary, **settings)

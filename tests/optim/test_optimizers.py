@@ -146,6 +146,23 @@ def test_integers_are_no_parameters():
     np.testing.assert_array_equal(tree["p"], [-1, -1])
 
 
+def test_numbers_may_be_frozen():
+    tree = {"a": np.asarray(1.0), "b": np.asarray(2.0)}
+    optim.SGD(tree, 1.0).step({"a": np.asarray(0.5), "b": None})
+    assert (tree["a"], tree["b"]) == (0.5, 2.0)
+
+
+def test_nothing_grows_where_a_parameter_is_frozen():
+    tree = {"a": np.ones(3), "b": np.ones(2)}
+    opt = optim.Adam(tree, 0.1)
+    opt.step({"a": np.full(3, 1e4), "b": np.ones(2)})
+    a = tree["a"].copy()
+    with np.errstate(all="raise"):
+        for _ in range(12):
+            opt.step({"a": None, "b": np.ones(2)})
+    np.testing.assert_array_equal(tree["a"], a)
+
+
 def test_any_name_and_key_will_do():
     layer = nn.Layer()
     vars(layer).update({"class": np.ones(1), "two words": {(1, "k"): [np.ones(1)], "it's": np.ones(1)}})
