@@ -48,6 +48,14 @@ def test_padding_is_never_the_maximum(which, value):
     np.testing.assert_array_equal(dX, [[1, 2, 0], [3, 4, 0]])
 
 
+@pytest.mark.parametrize("f", [F.max_pool, F.max_pool.reference], ids=["override", "reference"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_infinite_cotangent_goes_to_the_maximum_alone(f, stride):
+    y, pullback = bp.vjp(lambda x: f(x, window=2, stride=stride), np.arange(4.0)[None, :, None])
+    (dX,) = pullback(np.full(y.shape, INF))
+    np.testing.assert_array_equal(dX[0, :, 0], [0, INF, INF, INF] if stride == 1 else [0, INF, 0, INF])
+
+
 @each_way
 def test_ties_are_broken_by_rows(which):
     image = np.array([[0.0, 1.0, 5.0, 7.0], [1.0, 0.0, 7.0, 7.0], [3.0, 2.0, 1.0, 1.0], [3.0, 3.0, 2.0, 2.0]])

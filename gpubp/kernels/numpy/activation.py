@@ -8,7 +8,7 @@ import numpy as np
 
 from ...functions import activation
 from ...functions.activation import SELU_ALPHA, SELU_SCALE, check_alpha
-from .common import EXP_LIMIT, ONE, ZERO, ndarray
+from .common import BITS, EXP_LIMIT, ONE, ZERO, ndarray
 
 # f(z) goes to `out`, which may be z itself; a new array is made where it is None.
 
@@ -60,8 +60,6 @@ FUNCTION = {
     "selu": _selu,
 }
 
-_BITS = {"f": np.dtype(np.int32), "d": np.dtype(np.int64)}
-
 # The cotangent of the input, from that of the output y, as a new array (but for the identity).
 
 
@@ -84,7 +82,7 @@ def _tanh_cotangent(dY: Any, y: Any, char: str) -> Any:
 def _relu_cotangent(dY: Any, y: Any, char: str) -> Any:
     mask = np.less_equal(y, ZERO[char]).view(np.int8)
     np.subtract(mask, 1, mask)
-    bits = mask.astype(_BITS[char])  # all set where a cotangent passes: an infinite one stops at a dead unit, too
+    bits = mask.astype(BITS[char])  # all set where a cotangent passes: an infinite one stops at a dead unit, too
     return np.bitwise_and(bits, dY.view(bits.dtype), bits).view(char)
 
 

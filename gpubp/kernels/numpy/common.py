@@ -15,6 +15,9 @@ ZERO = {c: np.zeros((), c) for c in "fd"}
 HALF = {c: np.full((), 0.5, c) for c in "fd"}
 ONE = {c: np.ones((), c) for c in "fd"}
 
+#: Integers of the size of floats by dtype character, to take or leave a number by its bits: 0 times infinity is NaN.
+BITS = {"f": np.dtype(np.int32), "d": np.dtype(np.int64)}
+
 #: The largest t whose exp(t) is finite, with room to spare.
 EXP_LIMIT = {"f": np.full((), 88.0, "f"), "d": np.full((), 709.0, "d")}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...functions.pooling import avg_pool, first_inside, max_pool, one_over_count, windows_for
 from ...functions.window import Windows, pad
-from .common import ndarray, scratch
+from .common import BITS, ndarray, scratch
 
 #: Up to so many bytes of channels, windows are copied out first, as the calls on runs so short would cost more.
 SHORT = 128
@@ -90,12 +90,15 @@ def _winners(taps: Any, first: Any) -> tuple[Any, Any]:
 def _max_backward(xp: Any, needs: Any, dY: Any, residuals: Any, **_: Any) -> Any:
     winner, w = residuals
     dX, apart = _empty(dY, w)
+    bits = BITS[dY.dtype.char]
+    given, taken = dY.view(bits), dX.view(bits)
     for k, (_, key) in enumerate(w.places()):
-        share = (winner == k).astype(dY.dtype)
+        mask = (winner == k).view(np.int8)
+        share = np.negative(mask, mask).astype(bits)  # all set for the winner: an infinite cotangent goes to it alone
         if apart:
-            np.multiply(share, dY, dX[key])
+            np.bitwise_and(share, given, taken[key])
         else:
-            np.add(dX[key], np.multiply(share, dY, share), dX[key])
+            np.add(dX[key], np.bitwise_and(share, given, share).view(dY.dtype), dX[key])
     return (dX[w.interior],)
 
 
