@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,12 @@ for _variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # which NumPy's BLA
     os.environ.pop(_variable, None)
 
 import numpy as np  # noqa: E402  (the number of threads is read on import)
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit("this compares with PyTorch, which is not installed: pip install -e '.[peers]'")
 
 import gpubp as bp  # noqa: E402
 from benchmarks.timing import medians  # noqa: E402
