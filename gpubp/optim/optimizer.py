@@ -222,7 +222,7 @@ class _Buffer:
         self.flat = xp.empty(n, dtype=dtype)
         self.state = tuple(xp.zeros(n, dtype=dtype) for _ in range(slots))
         room = CHUNK if self.large else n
-        self.gradient, self.temporary = xp.zeros(room, dtype=dtype), xp.empty(room, dtype=dtype)
+        self.gradient, self.temporary = xp.empty(room, dtype=dtype), xp.empty(room, dtype=dtype)
         self.parts, self.views, self.gradient_views = [], [], []
         start = 0
         for x in arrays:
