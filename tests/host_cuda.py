@@ -1,6 +1,6 @@
 """CuPy's kernels on the host: the same source, built as C++ and run on the arrays of the CuPy stand-in.
 
-`RawKernel`, `ElementwiseKernel` and `ReductionKernel` are called as CuPy's are. What `host_cuda.h` does not imitate: the
+`RawKernel`, `ElementwiseKernel` and `ReductionKernel` are called as in CuPy. What `host_cuda.h` does not imitate: the
 memory model (threads take turns), the rounding of fused multiply-add, and speed. What it is stricter in: arrays stand
 between guard zones, the gaps of a strided view are poisoned, so is shared memory, threads run in a shuffled order, and
 numbers must have the very type of the parameter.
