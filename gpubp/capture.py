@@ -48,6 +48,10 @@ class Member:
     def before_launch(self) -> None:
         """Do on the host what one step does there: count it, put a new learning rate into its array."""
 
+    def host_parts(self) -> tuple[Any, ...]:
+        """Return the objects whose attributes a step, or `before_launch`, changes."""
+        return (self,)
+
     def fixed_numbers(self) -> Any:
         """Return the numbers that became part of the graph: it is made anew when they no longer compare equal."""
         return ()
@@ -115,9 +119,9 @@ def capture(step: Callable[..., Any], *, warmup: int = 2, cache: int = 8, requir
     Examples
     --------
     >>> net = nn.Sequential(nn.Dense(3, 4), nn.relu, nn.Dense(4, 1), seed=0)
-    >>> opt = optim.SGD(net, lr=0.1)
+    >>> opt = bp.optim.SGD(net, lr=0.1)
     >>> def train_step(x, y):
-    ...     loss, grads = bp.value_and_grad(lambda net: losses.mse(net(x), y))(net)
+    ...     loss, grads = bp.value_and_grad(lambda net: bp.losses.mse(net(x), y))(net)
     ...     opt.step(grads)
     ...     return loss
     >>> step = bp.capture(train_step)
@@ -160,7 +164,8 @@ class CapturedStep:
             return self.step(*args, **kwargs)  # inside another recording, or a transform, it is a part of that
         with self._lock:
             try:
-                self._recorder = self._recorder or _recorder_for(self.step, args, kwargs)
+                if self._recorder is None:
+                    self._recorder = _recorder_for(self.step, args, kwargs)
                 arguments = _Arguments(self._recorder, args, kwargs)
             except NotCapturable as problem:
                 self._give_up(str(problem), quietly=isinstance(problem, _NothingToCapture))
@@ -288,7 +293,7 @@ class _Graph:
             with _recorded() as self.recording, writes() as before:
                 self._replay, self.out = recorder.record(run)
         except Exception as problem:
-            raise NotCapturable(_told(problem)) from None
+            raise NotCapturable(_told(problem, "its recording")) from None
         finally:
             for cell, own in before.items():
                 cell.held = own
@@ -337,7 +342,7 @@ class _Graph:
             found = self(arguments.arrays)
             what = self._difference(before, usual, out, found)
         except Exception as problem:
-            what = _told(problem)
+            what = _told(problem, "its launch")
         if what is not None:
             usual.restore()
         self.verified, self.launches = what is None, 0
@@ -363,7 +368,8 @@ class _Snapshot:
         self.places = graph.changing
         self.arrays = [_copy(x) for x in graph.changing]
         self.cells = [(cell, cell.held) for cell, _ in graph.cells]
-        self.attributes = [(vars(member), vars(member).copy()) for member in graph.recording.members]
+        parts = [vars(part) for member in graph.recording.members for part in member.host_parts()]
+        self.attributes = [(attributes, attributes.copy()) for attributes in parts]
 
     def restore(self) -> None:
         """Make everything what it was."""
@@ -457,11 +463,11 @@ def _agree(usual: Any, graph: Any, before: Any = None) -> bool:
     return inexact and norm(usual - graph) <= tolerance * change + rounding
 
 
-def _told(problem: Exception) -> str:
+def _told(problem: Exception, what: str) -> str:
     """Say what went wrong and where, without a reference to it."""
     if isinstance(problem, NotCapturable):
         return str(problem)
     own = str(Path(__file__).parent)
     frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(own)]
     place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"its recording failed with {type(problem).__name__}: {str(problem).partition(chr(10))[0]}{place}"
+    return f"{what} failed with {type(problem).__name__}: {str(problem).partition(chr(10))[0]}{place}"
