@@ -149,8 +149,8 @@ class CapturedStep:
         if not callable(step):
             raise TypeError(f"capture expects a function, got {type(step).__name__}")
         for name, n in (("warmup", warmup), ("cache", cache)):
-            if not isinstance(n, int) or n < 1:
-                raise ValueError(f"{name} must be a whole number from 1, got {n!r}")
+            if n < 1:
+                raise ValueError(f"{name} must be at least 1, got {n}")
         self.step, self.warmup, self.cache, self.required = step, warmup, cache, required
         self.reason: str | None = None
         self._recorder: Any = None
