@@ -10,7 +10,7 @@ import numpy as np
 
 from ...functions.pooling import adaptive_avg_pool, adaptive_size, avg_pool, global_avg_pool, max_pool, windows_for
 from ...functions.window import Windows
-from .common import FLOATS, Kernel, blocks, elementwise, is_floating
+from .common import FLOATS, Kernel, blocks, contiguous, elementwise, is_floating
 from .window import SOURCE, WIDTHS, count, parts, small_enough, struct, width
 
 _TYPES = {"T": FLOATS, "V": WIDTHS}
@@ -95,7 +95,7 @@ def _max_forward(xp: Any, needs: Any, x: Any, /, *, window: Any, stride: Any = N
     channels = x.shape[-1]
     if not small_enough(w, channels):
         return NotImplemented
-    x = _contiguous(x)
+    x = contiguous(x)
     y = cupy.empty((x.shape[0], *w.out, channels), x.dtype)
     winners = cupy.empty(y.shape, np.uint8 if w.taps <= 256 else np.int32) if needs[0] else None
     V, C = width(channels, x), _number(w)
@@ -109,7 +109,7 @@ def _max_forward(xp: Any, needs: Any, x: Any, /, *, window: Any, stride: Any = N
 
 def _max_backward(xp: Any, needs: Any, dY: Any, residuals: Any, **_: Any) -> Any:
     winners, w = residuals
-    dY = _contiguous(dY)
+    dY = contiguous(dY)
     channels = dY.shape[-1]
     dX = cupy.empty((dY.shape[0], *w.size, channels), dY.dtype)
     V, C = width(channels, dY), _number(w)
@@ -225,7 +225,7 @@ extern "C" __global__ void mean_pool_backward(
 
 def _mean(kernel: Kernel, x: Any, w: Windows, sizes: Any, elements: int) -> Any:
     """Launch one of the two kernels, from x to an array of given spatial sizes."""
-    x = _contiguous(x)
+    x = contiguous(x)
     channels = x.shape[-1]
     y = cupy.empty((x.shape[0], *sizes, channels), x.dtype)
     V = width(channels, x)
@@ -314,7 +314,7 @@ _share = elementwise("share", "T dy, float64 pixels", "T dx", "dx = T(W(dy) / W(
 def _global_forward(xp: Any, needs: Any, x: Any, /) -> Any:
     if not is_floating(x) or x.ndim < 3 or not x.size:
         return NotImplemented
-    x = _contiguous(x)
+    x = contiguous(x)
     images, *spatial, channels = x.shape
     y = cupy.empty((images, channels), x.dtype)
     n = images * -(-channels // 32)
@@ -329,10 +329,6 @@ def _global_backward(xp: Any, needs: Any, dY: Any, shape: Any) -> Any:
 
 
 global_avg_pool.override("cupy", _global_forward, _global_backward)
-
-
-def _contiguous(x: Any) -> Any:
-    return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
 
 
 def _per_image(w: Windows, channels: int) -> int:
