@@ -9,7 +9,6 @@ from gpubp.fused import FUSED
 
 from .agreement import DTYPES, assert_agrees
 
-
 RNG = np.random.default_rng(0)
 OPTIONS = [
     {"window": 2},
