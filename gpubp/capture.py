@@ -17,13 +17,12 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from .boundary import is_inexact
 from .device import device_of, is_array, library, raw_namespace
 from .state import State, writes
-from .surroundings import Surroundings
+from .surroundings import Surroundings, is_users
 from .transform import in_transform
 from .tree import leaves, map_children, map_leaves
 
@@ -139,6 +138,8 @@ class CapturedStep:
     ----------
     step : function
         The step itself.
+    launches : int
+        How many calls a graph has answered.
     reason : str or None
         Why it runs as usual, once that is settled.
     """
@@ -152,6 +153,7 @@ class CapturedStep:
             if n < 1:
                 raise ValueError(f"{name} must be at least 1, got {n}")
         self.step, self.warmup, self.cache, self.required = step, warmup, cache, required
+        self.launches = 0
         self.reason: str | None = None
         self._recorder: Any = None
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
@@ -177,6 +179,7 @@ class CapturedStep:
         if graph is not None and graph.outdated() is None:
             self._graphs.move_to_end(arguments.key)
             if graph.verified:
+                self.launches += 1
                 return graph(arguments.arrays)
             out, problem = graph.verify(arguments, self.step)
             if problem is not None:
@@ -184,6 +187,8 @@ class CapturedStep:
             return out
         with writes() as written:
             out = arguments.call(self.step)
+        for other in self._graphs.values():  # launches are going to overwrite that
+            out = _apart(self._recorder, out, other.own)
         if graph is not None:
             what = graph.outdated()
             if what is None:  # an optimizer has taken over the values of what was replaced
@@ -277,16 +282,14 @@ class _Graph:
     """A recorded step, at the addresses of its inputs, its outputs and everything that it changes."""
 
     def __init__(self, recorder: Any, step: Callable[..., Any], arguments: _Arguments, written: list[State]) -> None:
-        self.verified, self.launches = False, 0
+        self.recorder, self.verified, self.launches = recorder, False, 0
         for cell in written:  # what it held may stand elsewhere too, and is going to be overwritten
             cell.held = map_leaves(_copy, cell.held)
         self.surroundings = Surroundings(step, arguments.others, closed=Member)
         self.inputs = [_copy(x) for x in arguments.arrays]
 
         def run() -> Any:
-            out = arguments.call(step, self.inputs)
-            _write_back(before, recorder.library)
-            return out
+            return _write_back(recorder, before, arguments.call(step, self.inputs))
 
         before: dict[State, Any] = {}
         try:
@@ -302,10 +305,11 @@ class _Graph:
         if changed is not None:
             raise NotCapturable(f"it changes {changed}, which no graph repeats: keep it in a State cell, or return it")
         self.cells = list(before.items())
-        self.lasting = set(map(id, self.surroundings.arrays))
+        self.own = leaves([own for _, own in self.cells])
+        self.lasting = set(map(id, self.surroundings.arrays)) - set(map(id, self.own))
         self.numbers = self._numbers()
         members = [member.changed_arrays() for member in self.recording.members]
-        self.changing = _distinct([self.surroundings.arrays, members, [own for _, own in self.cells]])
+        self.changing = _distinct([self.own, self.surroundings.arrays, members])
 
     def _numbers(self) -> list[Any]:
         return [member.fixed_numbers() for member in self.recording.members]
@@ -324,6 +328,7 @@ class _Graph:
         self.launches += 1
         for member in self.recording.members:
             member.before_launch()
+        self._apart_cells()
         for cell, own in self.cells:
             if cell.held is not own:  # written from outside, or by a call that ran as usual
                 _fill(own, cell.held)
@@ -332,10 +337,16 @@ class _Graph:
         self._replay()
         return map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), self.out)
 
+    def _apart_cells(self) -> None:
+        for cell, own in self.cells:
+            if cell.held is not own:
+                cell.held = _apart(self.recorder, cell.held, self.own)
+
     def verify(self, arguments: _Arguments, step: Callable[..., Any]) -> tuple[Any, str | None]:
         """Run the step as usual and again as a graph; return its results, and what differs."""
         before = _Snapshot(self)
-        out = arguments.call(step)
+        out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
+        self._apart_cells()
         usual = _Snapshot(self)
         before.restore()
         try:
@@ -352,11 +363,10 @@ class _Graph:
         results, others = leaves(out), leaves(found)
         if len(results) != len(others) or map_leaves(lambda _: None, out) != map_leaves(lambda _: None, found):
             return "it returns another Python value from call to call"
-        held = leaves([value for _, value in usual.cells])
-        own = leaves([own for _, own in self.cells])
-        if not all(_agree(a, b, None) for a, b in zip([*results, *held], [*others, *own], strict=True)):
+        held, n = leaves([value for _, value in usual.cells]), len(self.own)
+        if not all(map(_agree, [*results, *held], [*others, *self.own])):
             return "its graph gives other results"
-        if not all(map(_agree, usual.arrays, self.changing, before.arrays)):
+        if not all(map(_agree, usual.arrays[n:], self.changing[n:], before.arrays[n:])):
             return "its graph changes arrays in another way"
         return None
 
@@ -404,18 +414,25 @@ def _module(library: str) -> str | None:
     return f"{name}.graph" if find_spec(name) is not None and find_spec(f"{name}.graph") is not None else None
 
 
-def _write_back(before: dict[State, Any], library_: str) -> None:
-    """Copy what cells were given to where the next step finds it."""
-    for own in leaves(list(before.values())):
-        if library(own) != library_:
-            raise NotCapturable(f"it changes a cell that holds an array of {library(own)}: move the net to the device")
-    taken = {id(x) for x in leaves(list(before.values()))}
-    new = [map_leaves(lambda x: _copy(x) if id(x) in taken else x, cell.held) for cell in before]
-    for (cell, own), value in zip(before.items(), new, strict=True):
-        if cell.held is not own:
+def _write_back(recorder: Any, before: dict[State, Any], out: Any) -> Any:
+    """Copy what cells were given to where the next step finds it; return the results, none of which that overwrites."""
+    owned = leaves(list(before.values()))
+    if others := [library(x) for x in owned if library(x) != recorder.library]:
+        raise NotCapturable(f"it changes a cell that holds an array of {others[0]}: move the net to the device")
+
+    out = _apart(recorder, out, owned)
+    values = [own if cell.held is own else _apart(recorder, cell.held, owned) for cell, own in before.items()]
+    for own, value in zip(before.values(), values, strict=True):
+        if value is not own:
             if not _fits(own, value):
                 raise NotCapturable("a cell is given an array of another shape or dtype than it held")
             _fill(own, value)
+    return out
+
+
+def _apart(recorder: Any, tree: Any, owned: list[Any]) -> Any:
+    """The same values where none stands in the memory of some arrays."""
+    return map_leaves(lambda x: _copy(x) if any(recorder.overlap(x, own) for own in owned) else x, tree)
 
 
 def _copy(x: Any) -> Any:
@@ -467,7 +484,6 @@ def _told(problem: Exception, what: str) -> str:
     """Say what went wrong and where, without a reference to it."""
     if isinstance(problem, NotCapturable):
         return str(problem)
-    own = str(Path(__file__).parent)
-    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(own)]
-    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(problem.__traceback__) if is_users(frame.f_globals)]
+    place = f" (at {frames[-1][0].f_code.co_filename}:{frames[-1][1]})" if frames else ""
     return f"{what} failed with {type(problem).__name__}: {str(problem).partition(chr(10))[0]}{place}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import is_not
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -100,7 +100,7 @@ class Surroundings:
         elif isinstance(x, self.closed):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x), look=False)
             self._visit(f"{path}.tree", getattr(x, "tree", None))
-        elif isinstance(x, Node) or (_is_users(type(x).__module__) and hasattr(x, "__dict__")):
+        elif isinstance(x, Node) or (is_users(type(x).__dict__) and hasattr(x, "__dict__")):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x))
 
     def _note(
@@ -125,7 +125,7 @@ class Surroundings:
                     self._visit(named(key), part)
 
     def _note_variables(self, function: FunctionType) -> None:
-        space = function.__globals__ if _is_users(function.__module__ or "") else {}
+        space = function.__globals__ if is_users(function.__globals__) else {}
         names = sorted(_globals_in(function.__code__)) if space else []
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
@@ -155,8 +155,9 @@ def _refill(holder: Any, known: Any) -> None:
     holder.extend(known) if isinstance(holder, list) else holder.update(known)
 
 
-def _is_users(module: str) -> bool:
-    return module.partition(".")[0] not in _LIBRARIES
+def is_users(names: Mapping[str, Any]) -> bool:
+    """Whether the names of a module, or of a class, are those of the user's code, not of a library's."""
+    return str(names.get("__module__", names.get("__name__"))).partition(".")[0] not in _LIBRARIES
 
 
 def _globals_in(code: CodeType) -> set[str]:
