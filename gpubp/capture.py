@@ -30,7 +30,7 @@ __all__ = ["CapturedStep", "Member", "NotCapturable", "Recording", "capture", "r
 
 
 class NotCapturable(RuntimeError):
-    """A step cannot be captured. The message ends the sentence "It runs step by step, since ..."."""
+    """A step cannot be captured. The message ends the sentence "It runs as usual, since ..."."""
 
 
 class Member:
@@ -152,7 +152,8 @@ class CapturedStep:
         for name, n in (("warmup", warmup), ("cache", cache)):
             if n < 1:
                 raise ValueError(f"{name} must be at least 1, got {n}")
-        self.step, self.warmup, self.cache, self.required = step, warmup, cache, required
+        self.step = self.__wrapped__ = step
+        self.warmup, self.cache, self.required = warmup, cache, required
         self.launches = 0
         self.reason: str | None = None
         self._recorder: Any = None
@@ -227,7 +228,7 @@ class CapturedStep:
         self.reason = reason
         self._graphs.clear()
         self._recorder = None
-        message = f"{self!r} runs step by step, not as one CUDA graph, since {reason}"
+        message = f"{self!r} runs as usual, not as one CUDA graph, since {reason}"
         if self.required:
             raise NotCapturable(message)
         if not quietly:
@@ -285,7 +286,7 @@ class _Graph:
         self.recorder, self.verified, self.launches = recorder, False, 0
         for cell in written:  # what it held may stand elsewhere too, and is going to be overwritten
             cell.held = map_leaves(_copy, cell.held)
-        self.surroundings = Surroundings(step, arguments.others, closed=Member)
+        surroundings = Surroundings(step, arguments.others, closed=Member)
         self.inputs = [_copy(x) for x in arguments.arrays]
 
         def run() -> Any:
@@ -300,24 +301,24 @@ class _Graph:
         finally:
             for cell, own in before.items():
                 cell.held = own
-            changed = self.surroundings.changed()
-            self.surroundings.restore()
+            changed = surroundings.changed()
+            surroundings.restore()
         if changed is not None:
             raise NotCapturable(f"it changes {changed}, which no graph repeats: keep it in a State cell, or return it")
         self.cells = list(before.items())
+        self.watched = surroundings.without([*self.recording.members, *before])
         self.own = leaves([own for _, own in self.cells])
-        self.lasting = set(map(id, self.surroundings.arrays)) - set(map(id, self.own))
+        self.lasting = set(map(id, surroundings.arrays)) - set(map(id, self.own))
         self.numbers = self._numbers()
         members = [member.changed_arrays() for member in self.recording.members]
-        self.changing = _distinct([self.own, self.surroundings.arrays, members])
+        self.changing = _distinct([self.own, surroundings.arrays, members])
 
     def _numbers(self) -> list[Any]:
         return [member.fixed_numbers() for member in self.recording.members]
 
     def outdated(self) -> str | None:
         """Return the name of something that is no longer what it was in the recording."""
-        live = [*self.recording.members, *(cell for cell, _ in self.cells)]
-        if (what := self.surroundings.changed(but=live)) is not None:
+        if (what := self.watched.changed()) is not None:
             return what
         if self._numbers() != self.numbers:
             return "a setting of the optimizer"
@@ -411,7 +412,9 @@ class _NothingToCapture(NotCapturable):
 def _module(library: str) -> str | None:
     """Name the module that records for a library."""
     name = f"{__package__}.kernels.{library}"
-    return f"{name}.graph" if find_spec(name) is not None and find_spec(f"{name}.graph") is not None else None
+    if "." in library or find_spec(name) is None or find_spec(f"{name}.graph") is None:
+        return None
+    return f"{name}.graph"
 
 
 def _write_back(recorder: Any, before: dict[State, Any], out: Any) -> Any:
@@ -419,7 +422,6 @@ def _write_back(recorder: Any, before: dict[State, Any], out: Any) -> Any:
     owned = leaves(list(before.values()))
     if others := [library(x) for x in owned if library(x) != recorder.library]:
         raise NotCapturable(f"it changes a cell that holds an array of {others[0]}: move the net to the device")
-
     out = _apart(recorder, out, owned)
     values = [own if cell.held is own else _apart(recorder, cell.held, owned) for cell, own in before.items()]
     for own, value in zip(before.values(), values, strict=True):
@@ -476,7 +478,7 @@ def _agree(usual: Any, graph: Any, before: Any = None) -> bool:
         return math.sqrt(float(xp.sum(xp.abs(x) ** 2)))
 
     change = norm(usual if before is None else usual - before)
-    rounding = 1e-2 * tolerance * tolerance * norm(usual)
+    rounding = tolerance * tolerance * norm(usual)
     return inexact and norm(usual - graph) <= tolerance * change + rounding
 
 

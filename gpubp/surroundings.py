@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dis
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -64,13 +65,16 @@ class Surroundings:
             self._visit("", root)
         self.arrays = [x for x in self._found.values() if is_array(x)]
 
-    def changed(self, but: Iterable[Any] = ()) -> str | None:
-        """Return the name of the first thing that was replaced, other than the attributes of some objects."""
-        left_out = set(map(id, but))
-        for place in self.places:
-            if id(place.owner) not in left_out and (name := place.changed()) is not None:
-                return name
-        return None
+    def without(self, owners: Iterable[Any]) -> Surroundings:
+        """The same without the attributes of some objects."""
+        left_out = set(map(id, owners))
+        rest = copy.copy(self)
+        rest.places = [place for place in self.places if id(place.owner) not in left_out]
+        return rest
+
+    def changed(self) -> str | None:
+        """Return the name of the first thing that was replaced."""
+        return next((name for place in self.places if (name := place.changed()) is not None), None)
 
     def restore(self) -> None:
         """Put everything back in its place."""
@@ -100,6 +104,8 @@ class Surroundings:
         elif isinstance(x, self.closed):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x), look=False)
             self._visit(f"{path}.tree", getattr(x, "tree", None))
+        elif hasattr(x, "__wrapped__"):
+            self._visit(path, x.__wrapped__)
         elif isinstance(x, Node) or (is_users(type(x).__dict__) and hasattr(x, "__dict__")):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x))
 
