@@ -61,11 +61,31 @@ class Recording:
 
     def __init__(self) -> None:
         self.members: list[Member] = []
+        self._before: list[_Attributes] = []
 
     def join(self, member: Member) -> None:
         """Take a member in, once."""
         if not any(member is other for other in self.members):
             self.members.append(member)
+            self._before.append(_Attributes([member]))
+
+    def end(self) -> None:
+        """Give the members' attributes back the values that they had when they joined."""
+        for attributes in self._before:
+            attributes.restore()
+
+
+class _Attributes:
+    """The attributes of members' parts, as they are now."""
+
+    def __init__(self, members: list[Member]) -> None:
+        parts = [vars(part) for member in members for part in member.host_parts()]
+        self._known = [(attributes, attributes.copy()) for attributes in parts]
+
+    def restore(self) -> None:
+        for attributes, known in self._known:
+            attributes.clear()
+            attributes.update(known)
 
 
 class _Thread(threading.local):
@@ -303,6 +323,7 @@ class _Graph:
                 cell.held = own
             changed = surroundings.changed()
             surroundings.restore()
+            self.recording.end()
         if changed is not None:
             raise NotCapturable(f"it changes {changed}, which no graph repeats: keep it in a State cell, or return it")
         self.cells = list(before.items())
@@ -379,16 +400,13 @@ class _Snapshot:
         self.places = graph.changing
         self.arrays = [_copy(x) for x in graph.changing]
         self.cells = [(cell, cell.held) for cell, _ in graph.cells]
-        parts = [vars(part) for member in graph.recording.members for part in member.host_parts()]
-        self.attributes = [(attributes, attributes.copy()) for attributes in parts]
+        self.attributes = _Attributes(graph.recording.members)
 
     def restore(self) -> None:
         """Make everything what it was."""
         for cell, value in self.cells:
             cell.held = value
-        for attributes, known in self.attributes:
-            attributes.clear()
-            attributes.update(known)
+        self.attributes.restore()
         _fill(self.places, self.arrays)
 
 
