@@ -98,11 +98,20 @@ def test_the_kernels_take_part(backend, name):
     from gpubp.kernels.cupy import recurrent
 
     counts = {"products": 0, "kernels": 0}
-    cell, product = getattr(recurrent, name.upper()), recurrent.product
+    cell, product, repeated = getattr(recurrent, name.upper()), recurrent.product, recurrent.repeated
 
     def multiply(*args, **options):
         counts["products"] += 1
         return product(*args, **options)
+
+    def repeatedly(*args, **options):
+        once = repeated(*args, **options)
+
+        def multiply(a, out):
+            counts["products"] += 1
+            once(a, out)
+
+        return multiply
 
     class Counted:
         def __init__(self, kernel):
@@ -121,7 +130,7 @@ def test_the_kernels_take_part(backend, name):
     counting = cell._replace(forward=Counted(cell.forward), backward=Counted(cell.backward))
     implementation = FUSED[name].overrides["cupy"]
     with pytest.MonkeyPatch.context() as patch:
-        for attribute, value in [("product", multiply), (name.upper(), counting)]:
+        for attribute, value in [("product", multiply), ("repeated", repeatedly), (name.upper(), counting)]:
             patch.setattr(recurrent, attribute, value)
         out, residuals = implementation.forward(backend.xp, (True,) * len(args), *args)
         assert counts == {"products": 6, "kernels": 5}

@@ -1,11 +1,13 @@
 """Recurrent networks: for each step through time one product and one kernel, which does all else that the step does.
 
 The inputs' products with their weights are one for all steps, (batch, time, gates · n). To these the states' products
-are added, step by step: what then lies there is all that the backward pass needs of the gates, whose activations it
-makes again; of a gate near its end, a product in 16 bits says more than they would. States lie time first, so that each is a matrix of its own: H is (time + 1, batch, n), with the initial
-state at the one end, by the direction, and those after each step behind it; where nobody wants a gradient it is the
-last state alone. What is summed up from step to step, as the cell state is and the cotangents are, stays in W. The
-cotangents of the gates lie time first, too, for the products with them, one a step and one for all steps together.
+are added, step by step: what lies there then is all that the backward pass needs of the gates, whose activations it
+makes again (in 16 bits, what came to a gate near its end says more than its activation).
+
+States lie time first, so that each is a matrix of its own: H is (time + 1, batch, n), with the initial state at one
+end, by the direction; where nobody wants a gradient it is the last state alone. The cotangents of the gates lie time
+first, too, for the products with them, one a step and one for all steps together. What adds up from step to step, as
+the cell state does and the cotangents do, stays in W.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import cupy
 from ...functions import recurrent
 from ...functions.recurrent import check_sequence, check_step
 from .common import Kernel, blocks, contiguous, is_floating, wide
-from .product import product
+from .product import product, repeated
 from .sums import column_sums
 
 THREADS = 128
@@ -255,12 +257,13 @@ def _forwards(
     y = cupy.empty((batch, time, n), dtype) if outputs else None
     of_step = list(H), [p] * time if cell is GRU else list(A.reshape(batch, time, -1).transpose(1, 0, 2))
     launch, grid, threads = cell.forward.compiled(T=dtype), (blocks(batch * n, THREADS, 2**31 - 1),), (THREADS,)
-    args, first = (A, b, H, C, y, mask, *also, batch, time, n), h0 is None
+    multiply = repeated(of_step[0][0], U, of_step[1][0], accumulate=cell is not GRU)
+    args, zero = (A, b, H, C, y, mask, *also, batch, time, n), h0 is None
     for t, before, after in _steps(time, reverse, keep):
-        if not first:  # where the state is 0
-            product(of_step[0][before], U, out=of_step[1][t], accumulate=cell is not GRU)
+        if not zero:
+            multiply(of_step[0][before], of_step[1][t])
         launch(grid, threads, (*args, t, before, after))
-        first = False
+        zero = False
     last = H[after].copy() if outputs and keep else H[after]  # a view would hold all states
     kept = _Kept(
         wanted, x if wanted[1] else None, W if wanted[0] else None, U, b, None if cell is RNN else A, H, C, Q, mask
@@ -289,10 +292,12 @@ def _backwards(cell: _Cell, dY: Any, dH: Any, dC: Any, kept: _Kept, reverse: boo
     launch, grid, threads = cell.backward.compiled(T=dtype), (blocks(batch * n, THREADS, 2**31 - 1),), (THREADS,)
     args = (kept.A, kept.b, H, kept.C, dY, *strides, dh, dc, dZ, mask, *also, batch, time, n)
     arrived, into, last = _contiguous(dH), cupy.empty(room, dtype), time - 1 if reverse else 0
+    multiply = repeated(of_step[0], U_T, into)
     for t, after, before in _steps(time, not reverse):
         launch(grid, threads, (*args, arrived, t, before, after))
         if t != last or wanted[5]:
-            arrived = product(of_step[t], U_T, out=into)
+            multiply(of_step[t], into)
+            arrived = into
     if wanted[5] and dh is not None:
         dh += arrived.astype(dh.dtype, copy=False)
         arrived = dh.astype(dtype)
