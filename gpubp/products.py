@@ -41,8 +41,10 @@ class matmul_precision:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> x = np.ones((2, 3), dtype=np.float32)
     >>> with matmul_precision("tf32"):
-    ...     grads = gradient(net, x, y)
+    ...     y = x @ x.T
     """
 
     def __init__(self, precision: str) -> None:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from types import ModuleType
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from tests import host_cuda
+from tests import fake_graph, host_cuda
 
 DTYPES = {0: np.float32, 1: np.float64, 2: np.float16, 14: ml_dtypes.bfloat16}  # cudaDataType_t
 F32, TF32, F64 = 68, 77, 70  # cublasComputeType_t
@@ -77,6 +78,7 @@ def gemm(
 def _call(name: str, args: tuple[Any, ...]) -> None:
     calls.append((name, args))
 
+    @np.errstate(all="ignore")
     def run() -> None:
         if "trided" in name:
             gemm(*args)
@@ -84,17 +86,31 @@ def _call(name: str, args: tuple[Any, ...]) -> None:
         first, second, third, last = args[:9], args[9:12], args[12:16], args[16:]  # each but the last has no stride
         gemm(*first, 0, *second, 0, *third, 0, 1, *last)
 
-    with np.errstate(all="ignore"):
+    run()
+    arrays = _arrays_at(args)
+    memory = [weakref.ref(array._data) for array in arrays]
+
+    def again() -> None:
+        assert all(ref() is not None for ref in memory), "a graph uses memory that was freed"
         run()
+
     for watcher in host_cuda.watchers:
-        watcher(run, [])
+        watcher(again, arrays)
+
+
+def _arrays_at(args: tuple[Any, ...]) -> list[Any]:
+    """The arrays to whose memory addresses point."""
+    from cupy import _new, _thread
+
+    bases = [base for ref in list(fake_graph._alive.values()) if (base := ref()) is not None]
+    found = [x for x in bases if any(x.ctypes.data <= a < x.ctypes.data + x.nbytes for a in args if a > 2**16)]
+    return [_new(base, _thread.device) for base in found]
 
 
 def _capturing() -> bool:
-    import cupy
+    from cupy.cuda import get_current_stream
 
-    current = getattr(cupy.cuda, "get_current_stream", None)
-    return current is not None and bool(current().is_capturing())
+    return getattr(get_current_stream(), "graph", None) is not None
 
 
 def _of_cupy(name: str) -> Any:
