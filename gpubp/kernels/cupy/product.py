@@ -224,7 +224,11 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
     if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
-        return lambda a, out: product(a, b, out=out, accumulate=accumulate) and None
+
+        def whole(a: Any, out: Any) -> None:
+            product(a, b, out=out, accumulate=accumulate)
+
+        return whole
     b = of_b[0]  # which must live as long as its address is used
     _, args = _call_of(*of_a, *of_b, out, *of_c[2:], 1, accumulate)
     before, between, after = args[:9], args[10:13], args[14:]
