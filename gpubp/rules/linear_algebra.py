@@ -58,7 +58,7 @@ def _zeros_but_diagonal(xp: Any, d: Any, shape: Sequence[int], offset: int = 0) 
     return xp.where(on, _columns(xp, d), 0.0)
 
 
-# Products
+# Products, by the function: `@` of CuPy's own arrays is none that a graph can hold
 
 
 def _matmul_first(xp: Any, g: Any, _: Any, __: Any, y: Any) -> Any:
