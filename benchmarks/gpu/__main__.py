@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.contenders import CONTENDERS, Apart, Failed, Job, machine
+from benchmarks.gpu.contenders import CONTENDERS, GPU_ONLY, Apart, Failed, Job, machine
 from benchmarks.gpu.rows import ROWS, Row
 from benchmarks.gpu.table import goal, ratios, write
 
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as problem:
             print(f"no GPU to measure: {problem}. Rehearse with: python -m benchmarks.gpu --device cpu --small")
             return 2
+    else:
+        args.contenders = [name for name in args.contenders if name not in GPU_ONLY]
     figures = run(
         args.rows, args.contenders, args.device, small=args.small, seconds=args.seconds, out=args.out,
         timeout=args.timeout, minutes=args.minutes,
@@ -54,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(row: dict[str, Any]) -> bool:
-    return any("failed" in result for result in row["contenders"].values())
+    """Whether a contender failed that is installed."""
+    told = [result.get("failed", "") for result in row["contenders"].values()]
+    return any(problem and not problem.startswith("ModuleNotFoundError") for problem in told)
 
 
 def _parser() -> argparse.ArgumentParser:

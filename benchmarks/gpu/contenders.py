@@ -8,6 +8,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "PyTorch graph": ("in_torch.InTorch", {"how": "graph"}, ("torch",)),
     "JAX": ("in_jax.InJax", {}, ("jax",)),
 }
+GPU_ONLY = ("PyTorch graph",)
 CHECKED = 6  #: steps that are compared before any is timed; captured ones are replayed by then
 SAMPLED = 4096  #: elements of a parameter that are compared
 
@@ -172,10 +174,8 @@ class Apart:
 
     def ask(self, request: str, *args: Any) -> None:
         """Ask for something and do not wait."""
-        try:
+        with suppress(OSError):  # the answer tells
             self.connection.send((request, args))
-        except OSError:
-            pass  # the answer tells
 
     def answer(self, timeout: float) -> Any:
         """Return what was asked for, or say why it does not come."""
