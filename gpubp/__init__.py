@@ -10,6 +10,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 from . import tree as tree
+from .capture import capture as capture
 from .device import Device as Device
 from .device import device as device
 from .device import from_dlpack as from_dlpack
@@ -64,6 +65,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Device",
     "array_namespace",
+    "capture",
     "checkpoint",
     "constant",
     "custom_vjp",
