@@ -12,8 +12,9 @@ from gpubp import losses, nn, optim
 from gpubp.device import library
 from gpubp.tree import map_distinct
 
-FIRST, STEPS = 50, 1000
-SLACK = 4096  # bytes that Python itself may come to hold: a cached frame, a larger dictionary
+FIRST, STEPS = 100, 1000
+#: Bytes that Python and NumPy may come to keep, of the shapes of small arrays for one; an array for each step is more.
+SLACK = 65536
 
 
 def used(backend):

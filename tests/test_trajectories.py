@@ -30,7 +30,7 @@ def _recurrent():
 
 
 def _transformer():
-    blocks = [nn.TransformerBlock(8, 2, causal=True, rotary=True, dropout=0.1, bias=False) for _ in range(1)]
+    blocks = [nn.TransformerBlock(8, 2, causal=True, rotary=True, bias=False) for _ in range(1)]
     return nn.Sequential(nn.Embedding(9, 8), *blocks, nn.RMSNorm(8), nn.Dense(8, 4))
 
 
