@@ -121,7 +121,7 @@ def test_the_nets_learn(name, numpy_trajectories):
 def test_a_difference_in_one_step_is_found(numpy_trajectories):
     expected = numpy_trajectories("mlp", "float64")
     with pytest.raises(AssertionError):
-        compare((expected[0][:-1] + [expected[0][-1] * (1 + 1e-8)], expected[1]), expected, "float64")
+        compare(([*expected[0][:-1], expected[0][-1] * (1 + 1e-8)], expected[1]), expected, "float64")
     path = next(iter(expected[1]))
     with pytest.raises(AssertionError, match=path.replace("[", r"\[")):
         compare((expected[0], {**expected[1], path: expected[1][path] + 1e-7}), expected, "float64")

@@ -1,4 +1,4 @@
-"""Every array of CuPy an allocation of its own, so that compute-sanitizer sees where one ends: ``-p tests.unpooled``."""
+"""Gives every array of CuPy an allocation of its own, whose end compute-sanitizer sees: ``-p tests.unpooled``."""
 
 import cupy
 

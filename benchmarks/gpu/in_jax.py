@@ -8,13 +8,13 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others compute on this GPU too
 
-import jax  # noqa: E402  (reads the variable on import)
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax import lax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from benchmarks.gpu.clocks import Clock, JaxClock  # noqa: E402
-from benchmarks.gpu.rows import Row, Rule, Task  # noqa: E402
+from benchmarks.gpu.clocks import Clock, JaxClock
+from benchmarks.gpu.rows import Row, Rule, Task
 
 Params = dict[str, Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,8 +95,8 @@ def fastest(clock: Clock, f: Callable[[], Any], seconds: float = 0.5) -> float:
 
 
 def set_tf32(on: bool) -> None:
-    """Let products of float32 matrices round their factors to TF32, or not; before the first of them."""
-    os.environ["CUPY_TF32"] = str(int(on))
+    """Let products of float32 matrices round their factors to TF32, or not."""
+    bp.matmul_precision("tf32" if on else "float32")
 
 
 def mixed(loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,4 +106,9 @@ def mixed(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:
     """Return the product of two matrices in a precision, as a step."""
-    return lambda: a @ b
+    from gpubp.kernels.cupy.product import product
+
+    if precision == "bfloat16":
+        a, b = (x.astype("bfloat16") for x in (a, b))
+    out = a.copy()
+    return lambda: product(a, b, out=out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def _xor() -> Task:
 
 
 def _dense(widths: tuple[int, ...]) -> list[Any]:
-    layers = [part for pair in zip(widths, widths[1:], strict=False) for part in (nn.Dense(*pair, W_init=HE), nn.relu)]
+    layers = [part for pair in pairwise(widths) for part in (nn.Dense(*pair, W_init=HE), nn.relu)]
     return layers[:-1]
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import gpubp as bp
 from benchmarks.gpu import clocks
 from benchmarks.gpu.__main__ import compare, main, run
 from benchmarks.gpu.contenders import Apart, Job, Local, make
@@ -17,6 +18,16 @@ from benchmarks.gpu.table import goal, markdown
 
 CUPY = sys.modules.get("cupy")  # on a GPU, or the stand-in in its place
 OURS = ["gpubp", "gpubp captured"]
+
+
+@pytest.fixture(autouse=True)
+def float32_products_as_before():
+    if hasattr(bp, "matmul_precision"):
+        before = sys.modules["gpubp.products"].float32_products
+        yield
+        bp.matmul_precision(before)
+    else:
+        yield
 
 
 def rehearse(tmp_path, rows, contenders, start=Local, device="cpu", **options):
@@ -194,7 +205,8 @@ def test_what_disagrees_is_told(change, told):
 def row_of(captured, compiled, eager=1.0, **more):
     torch = 1.0
     times = {"gpubp": eager, "PyTorch": torch, "gpubp captured": captured, "torch.compile": compiled}
-    found = {name: {"ms": ms, **more.get("share" if name == "gpubp captured" else name, {})} for name, ms in times.items()}
+    found = {name: {"ms": ms, **more.get(name, {})} for name, ms in times.items()}
+    found["gpubp captured"] |= more.get("share", {})
     pairs = {"gpubp captured / torch.compile": captured / compiled, "gpubp / PyTorch": eager / torch}
     return {"contenders": found, "ratios": pairs}
 
