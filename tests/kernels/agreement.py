@@ -14,6 +14,9 @@ from gpubp.fused import FUSED
 TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 1e-5, "float64": 1e-12}
 
 
+DTYPES = list(TOLERANCE)
+
+
 def dtype_of(name: str) -> Any:
     if name == "bfloat16":
         import ml_dtypes
@@ -61,8 +64,9 @@ def assert_agrees(backend: Any, name: str, *args: Any, dtype: str = "float32", *
     for what, f, e in zip(
         _names(expected, cotangents), _flat(found, found_cotangents), _flat(expected, cotangents), strict=True
     ):
+        f, e = backend.to_numpy(f), to_numpy(e)
         assert f.dtype == kind, f"{name}: {what} is {f.dtype}"
-        f, e = to_numpy(f).astype("float64"), to_numpy(e)
+        f = f.astype("float64")
         worst = np.max(np.abs(f - e), initial=0.0) / max(np.max(np.abs(e), initial=0.0), 1e-30)
         assert worst <= TOLERANCE[dtype], f"{name}: {what} in {dtype} is off by {worst:.3g}"
 

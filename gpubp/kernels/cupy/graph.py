@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import cupy
 
+from . import product
+
 
 class Recorder:
     """Records on one device. All its graphs use one memory pool: each is done with it when the next one begins.
@@ -50,6 +52,7 @@ class Recorder:
             What `run` raised, or CUDA when `run` had done what no graph can hold.
         """
         with self.device, self.stream, cupy.cuda.using_allocator(self.pool.malloc):
+            product.prepare()
             self.stream.begin_capture()  # in the relaxed mode, in which the pool may ask for more memory
             try:
                 result = run()
