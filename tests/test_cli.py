@@ -29,10 +29,8 @@ def test_info_names_versions_devices_and_extras(monkeypatch, capsys):
 
 
 def test_every_extra_has_a_purpose():
-    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    assert set(cli._PURPOSES) == set(extras)
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(cli._PURPOSES) == set(project["optional-dependencies"])
 
 
 def test_info_says_how_to_add_a_missing_extra(monkeypatch, capsys):
