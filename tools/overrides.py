@@ -40,8 +40,7 @@ def page() -> str:
     rows |= {f"{name} (optimizer)": {k: v.__module__ for k, v in u.in_place.items()} for name, u in steps.items()}
     lines = [f"| function | {' | '.join(LIBRARIES.values())} |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {' | '.join(_file(rows[name], k) for k in LIBRARIES)} |" for name in sorted(rows)]
-    counts = (f"{sum(k in found for found in rows.values())} for {name}" for k, name in LIBRARIES.items())
-    return f"{HEAD}Of {len(rows)} functions there are kernels of {' and '.join(counts)}.\n\n" + "\n".join(lines) + "\n"
+    return HEAD + "\n".join(lines) + "\n"
 
 
 def _module(*passes: Any) -> str:
