@@ -112,19 +112,18 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
     if batch != bshape[:-2]:
         batch = np.broadcast_shapes(batch, bshape[:-2])
     shape = (*batch, ashape[-2], bshape[-1])
-    given = out
-    out = cupy.empty(shape, a.dtype) if out is None else _checked(out, shape, a.dtype)
-    if not out.size:
-        return out
-    if not ashape[-1]:
-        if given is None or not accumulate:
-            out.fill(0)
-        return out
-    c, transposed, c_row, c_step = _laid_out(out, batch)
-    if c is not out or transposed:
-        raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
-    _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
-    return out
+    if out is None:
+        c, c_row, c_step = cupy.empty(shape, a.dtype), shape[-1], shape[-2] * shape[-1]
+        accumulate = False
+    else:
+        c, transposed, c_row, c_step = _laid_out(_checked(out, shape, a.dtype), batch)
+        if c is not out or transposed:
+            raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
+    if ashape[-1] and c.size:
+        _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
+    elif not accumulate:
+        c.fill(0)
+    return c
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -139,7 +138,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
     What cannot be told in these terms is copied. Steps are in elements.
     """
     size, shape, strides = x.itemsize, x.shape, x.strides
-    step = _joined(shape, strides, batch)
+    step = 0 if len(shape) == 2 else _joined(shape, strides, batch)
     rows, columns = shape[-2:]
     row, column = strides[-2] // size, strides[-1] // size
     if step is not None:
@@ -155,7 +154,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
 
 def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...]) -> int | None:
     """The step, in bytes, that leads through all of `batch`, if there is one."""
-    if len(shape) == 2 or math.prod(shape[:-2]) == 1:
+    if math.prod(shape[:-2]) == 1:
         return 0
     if shape[:-2] != batch:
         return None
