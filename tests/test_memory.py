@@ -85,6 +85,8 @@ def test_a_thousand_steps_take_no_more_memory(backend):
 
 def test_a_thousand_captured_steps_take_no_more_memory(backend):
     only_where_memory_is_known(backend)
+    if not issubclass(optim.Optimizer, bp.capture.__globals__["Member"]):
+        pytest.skip("optimizers do not take part in captured steps yet")
     step, x, y = training(backend)
     captured = bp.capture(step)
     check(lambda: captured(x, y), backend)
@@ -94,4 +96,4 @@ def test_what_grows_is_found(backend):
     only_where_memory_is_known(backend)
     kept = []
     with pytest.raises(AssertionError, match="bytes more after"):
-        check(lambda: kept.append(backend.asarray(np.zeros(4))), backend)
+        check(lambda: kept.append(backend.asarray(np.zeros(64))), backend)
