@@ -7,6 +7,7 @@ import dis
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from itertools import chain
 from operator import is_not
 from sysconfig import get_path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -29,6 +30,11 @@ class _Place:
     ) -> None:
         self.owner, self.named, self.read, self.write = owner, named, read, write
         self.known = read().copy()
+        holder = read()
+        if holder is not read():
+            self.values: Callable[[], Iterable[Any]] = lambda: _values(read())
+        else:
+            self.values = holder.__iter__ if isinstance(holder, list) else holder.values
 
     def changed(self) -> str | None:
         """Return the name of the first thing here that was replaced, or is new, or gone."""
@@ -69,16 +75,22 @@ class Surroundings:
             self._visit("", root)
         self._visit_objects()
         self.arrays = [x for x in self._found.values() if is_array(x)]
+        self._compared = _flat(self.places)
 
     def without(self, owners: Iterable[Any]) -> Surroundings:
         """The same without the attributes of some objects."""
         left_out = set(map(id, owners))
         rest = copy.copy(self)
         rest.places = [place for place in self.places if id(place.owner) not in left_out]
+        rest._compared = _flat(rest.places)
         return rest
 
     def changed(self) -> str | None:
         """Return the name of the first thing that was replaced."""
+        reads, known = self._compared
+        now = [*chain.from_iterable(read() for read in reads)]
+        if len(now) == len(known) and not any(map(is_not, now, known)):
+            return None
         return next((name for place in self.places if (name := place.changed()) is not None), None)
 
     def restore(self) -> None:
@@ -187,6 +199,11 @@ class Surroundings:
             attributes.update(known)
 
         self._note(x, lambda key: _joined(path, key), read, write, look=False)
+
+
+def _flat(places: list[_Place]) -> tuple[list[Callable[[], Iterable[Any]]], list[Any]]:
+    """What reads the values of all places, and what they were."""
+    return [place.values for place in places], [x for place in places for x in _values(place.known)]
 
 
 def _values(x: Any) -> Iterable[Any]:
