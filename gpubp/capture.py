@@ -367,7 +367,8 @@ class _Graph:
     def verify(self, arguments: _Arguments, step: Callable[..., Any]) -> tuple[Any, str | None]:
         """Run the step as usual and again as a graph; return its results, and what differs."""
         before = _Snapshot(self)
-        out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
+        with self.recorder.as_recorded():
+            out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
         self._apart_cells()
         usual = _Snapshot(self)
         before.restore()

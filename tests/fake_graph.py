@@ -223,7 +223,7 @@ class Graph:
             x[...] = known
         self.before.clear()
         for base in self.own.values():
-            base[...] = True if base.dtype.kind == "b" else -99 if base.dtype.kind in "iu" else np.nan
+            base[...] = True if base.dtype.kind == "b" else 77 if base.dtype.kind in "iu" else np.nan
         return self
 
     def launch(self, stream: Any = None) -> None:

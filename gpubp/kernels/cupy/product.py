@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -163,7 +164,7 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
     name, args = _call_of(*operands)
-    if cublas is not None:
+    if cublas is not None and not _of_thread.as_captured:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
             return
@@ -223,7 +224,8 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     """
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
-    if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
+    as_they_lie = of_a[0] is a and of_c[0] is out and not of_c[1]
+    if cublas is None or _of_thread.as_captured or not (m and n and k) or not as_they_lie:
 
         def whole(a: Any, out: Any) -> None:
             product(a, b, out=out, accumulate=accumulate)
@@ -261,13 +263,29 @@ def _bindings() -> Any:
     return import_module("nvmath.bindings.cublas") if find_spec("nvmath") is not None else None
 
 
-_of_thread = threading.local()
+class _Thread(threading.local):
+    as_captured = False
+
+    def __init__(self) -> None:
+        self.handles: dict[int, int] = {}
+
+
+_of_thread = _Thread()
+
+
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Have products computed as they are under capture, to the same bits."""
+    _of_thread.as_captured = True
+    try:
+        yield
+    finally:
+        _of_thread.as_captured = False
 
 
 def _handle(bindings: Any) -> int:
     """A handle of cuBLAS for this thread and device, which stays."""
-    handles: dict[int, int] = _of_thread.__dict__.setdefault("handles", {})
-    device = cupy.cuda.runtime.getDevice()
+    handles, device = _of_thread.handles, cupy.cuda.runtime.getDevice()
     if device not in handles:
         handles[device] = bindings.create()
     return handles[device]
