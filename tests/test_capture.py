@@ -98,6 +98,15 @@ def test_every_set_of_shapes_dtypes_and_other_arguments_has_a_graph(cupy):
     assert captured.reason is None
 
 
+def test_the_precision_of_products_has_a_graph_of_its_own(cupy):
+    captured = bp.capture(lambda x: x + 1)
+    for precision in ("float32", "tf32") * 2:
+        with bp.matmul_precision(precision):
+            for _ in range(3):
+                captured(cupy.asarray(np.ones(2)))
+    assert captured.launches == 2 * 3
+
+
 def test_more_shapes_than_the_cache_holds_end_it(cupy):
     captured = bp.capture(lambda x: x + 1, cache=2)
 

@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cupy
@@ -23,6 +21,7 @@ import numpy as np
 from array_api_compat.cupy import tensordot as _tensordot
 
 from ... import products
+from .bindings import bindings, handle, room
 from .common import Kernel, is_floating
 from .sums import parts_for, sum_of_parts
 
@@ -57,6 +56,19 @@ _KINDS = {
     "float64": _kind(1, _F64, "double"),
 }
 _kinds: dict[Any, _Kind] = {}  # by dtype
+
+
+def kind_of(dtype: Any) -> _Kind:
+    """What cuBLAS calls a floating dtype."""
+    kind = _kinds.get(dtype)
+    if kind is None:
+        kind = _kinds[dtype] = _KINDS[str(dtype)]
+    return kind
+
+
+def compute_of(kind: _Kind) -> int:
+    """The type that cuBLAS is to compute in, by the policy of this moment."""
+    return _TF32 if kind.code == 0 and products.float32_products == "tf32" and _has_tf32() else kind.compute
 
 
 def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any:
@@ -164,33 +176,30 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
     name, args = _call_of(*operands)
-    if cublas is not None and not _of_thread.as_captured:
+    if cublas is not None and not _thread.as_captured:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
             return
         except NotImplementedError:  # the stream is captured
             pass
-    bindings = _bindings()
-    if bindings is None:
+    other = bindings("cublas")
+    if other is None:
         _say_once()
         _tiled(*operands)
         return
-    handle = _handle(bindings)
-    bindings.set_stream(handle, cupy.cuda.get_current_stream().ptr)
-    workspace = cupy.empty(_WORKSPACE, np.uint8)  # of the captured step's pool; what follows on the stream may reuse it
-    bindings.set_workspace(handle, workspace.data.ptr, _WORKSPACE)
-    getattr(bindings, name[1])(handle, *args)
+    own = handle("cublas")
+    other.set_stream(own, cupy.cuda.get_current_stream().ptr)
+    space = room(_WORKSPACE)
+    other.set_workspace(own, space.data.ptr, _WORKSPACE)
+    getattr(other, name[1])(own, *args)
 
 
 def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """The function of cuBLAS, as CuPy and nvmath-python name it, and its arguments after the handle."""
     a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
-    kind = _kinds.get(a.dtype)
-    if kind is None:
-        kind = _kinds[a.dtype] = _KINDS[str(a.dtype)]
-    code, compute, one, zero = kind
-    if code == 0 and products.float32_products == "tf32" and _has_tf32():
-        compute = _TF32
+    kind = kind_of(a.dtype)
+    code, _, one, zero = kind
+    compute = compute_of(kind)
     if accumulate:
         zero = one
     # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
@@ -225,7 +234,7 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
     as_they_lie = of_a[0] is a and of_c[0] is out and not of_c[1]
-    if cublas is None or _of_thread.as_captured or not (m and n and k) or not as_they_lie:
+    if cublas is None or _thread.as_captured or not (m and n and k) or not as_they_lie:
 
         def whole(a: Any, out: Any) -> None:
             product(a, b, out=out, accumulate=accumulate)
@@ -254,49 +263,30 @@ def _has_tf32() -> bool:
     return _tf32_of(cupy.cuda.runtime.getDevice())
 
 
-# -- cuBLAS while a stream is captured
-
-
-@cache
-def _bindings() -> Any:
-    """nvmath-python's bindings of cuBLAS, or None."""
-    return import_module("nvmath.bindings.cublas") if find_spec("nvmath") is not None else None
-
-
 class _Thread(threading.local):
     as_captured = False
 
-    def __init__(self) -> None:
-        self.handles: dict[int, int] = {}
 
-
-_of_thread = _Thread()
+_thread = _Thread()
 
 
 @contextmanager
 def as_captured() -> Iterator[None]:
     """Have products computed as they are under capture, to the same bits."""
-    _of_thread.as_captured = True
+    _thread.as_captured = True
     try:
         yield
     finally:
-        _of_thread.as_captured = False
-
-
-def _handle(bindings: Any) -> int:
-    """A handle of cuBLAS for this thread and device, which stays."""
-    handles, device = _of_thread.handles, cupy.cuda.runtime.getDevice()
-    if device not in handles:
-        handles[device] = bindings.create()
-    return handles[device]
+        _thread.as_captured = False
 
 
 def prepare() -> None:
     """Make what products need under capture and should not be made then: call it before."""
     if cublas is not None:
         cupy.cuda.device.get_cublas_handle()
-    if (bindings := _bindings()) is not None:
-        _handle(bindings)
+    for library in ("cublas", "cublasLt"):
+        if bindings(library) is not None:
+            handle(library)
 
 
 _said = False
