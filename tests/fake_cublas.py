@@ -62,7 +62,8 @@ def gemm(
     require(atype == btype == ctype, "types that differ")
     require(compute == (F64 if ctype == 1 else F32) or (compute, ctype) == (TF32, 0), f"{compute} for type {ctype}")
     require(algo == -1, f"algorithm {algo}")
-    require(batch == 1 or abs(stride_c) >= ldc * (n - 1) + m, "results that overlap")
+    apart = abs(stride_c) >= ldc * (n - 1) + m or m <= abs(stride_c) <= (ldc - m) / max(batch - 1, 1)  # or side by side
+    require(batch == 1 or apart, "results that overlap")
     scalar = np.float64 if compute == F64 else np.float32
     factors = [np.frombuffer((ctypes.c_char * scalar().itemsize).from_address(s), scalar)[0] for s in (alpha, beta)]
     take = rounded if compute == TF32 else lambda x: x.astype(scalar)
