@@ -9,8 +9,10 @@ same cuBLAS do, if they are installed; else a kernel of this module.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -173,7 +175,7 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
     name, args = _call_of(*operands)
-    if cublas is not None:
+    if cublas is not None and not _thread.as_captured:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
             return
@@ -230,7 +232,8 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     """
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
-    if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
+    as_they_lie = of_a[0] is a and of_c[0] is out and not of_c[1]
+    if cublas is None or _thread.as_captured or not (m and n and k) or not as_they_lie:
 
         def whole(a: Any, out: Any) -> None:
             product(a, b, out=out, accumulate=accumulate)
@@ -257,6 +260,23 @@ def _tf32_of(device: int) -> bool:
 
 def _has_tf32() -> bool:
     return _tf32_of(cupy.cuda.runtime.getDevice())
+
+
+class _Thread(threading.local):
+    as_captured = False
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Have products computed as they are under capture, to the same bits."""
+    _thread.as_captured = True
+    try:
+        yield
+    finally:
+        _thread.as_captured = False
 
 
 def prepare() -> None:
