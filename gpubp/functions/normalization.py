@@ -236,7 +236,7 @@ def _batch_norm(x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1
     return _batch_normalize(x, gain, bias, eps)[0]
 
 
-@fused(_batch_norm)
+@fused(_batch_norm, float32_outs=(1, 2))
 def batch_norm(xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5) -> Any:
     out, normal, inverse = _batch_normalize(x, gain, bias, eps)
     return out, (normal, inverse, gain)
@@ -302,7 +302,7 @@ def _batch_norm_inference(
     return _affine(x - mean, scale, bias)
 
 
-@fused(_batch_norm_inference)
+@fused(_batch_norm_inference, float32_args=(1, 2))
 def batch_norm_inference(
     xp: Any, needs: Any, x: Any, mean: Any, variance: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5
 ) -> Any:
