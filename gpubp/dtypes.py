@@ -1,8 +1,8 @@
 """Floating-point dtypes of 16 bits, where libraries leave off: on NumPy and CuPy bfloat16 is that of ml_dtypes.
 
 There ``isdtype`` and ``finfo`` raise on it, Python's floats and `where` promote it, sums accumulate in 16 bits (they
-stop at 256), and products give another dtype or none. `completed` mends that, in a copy of the namespace. It cannot mend
-an operator between a plain array and a Python float, which gives float32; inside a transform that gives bfloat16.
+stop at 256), and products give another dtype or none. `completed` mends that, in a copy of the namespace, but not
+operators between a plain array and a Python float: they give float32, but bfloat16 inside a transform.
 """
 
 from __future__ import annotations
