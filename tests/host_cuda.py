@@ -141,6 +141,7 @@ extern "C" const char* launch_(const unsigned* grid, const unsigned* block, size
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0, **_: Any
     ) -> None:
+        args = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)  # by value, as they are now
         library = build(self._source)
         if len(args) != len(self._types):
             raise TypeError(f"{self.name} has {len(self._types)} parameters, got {len(args)} arguments")

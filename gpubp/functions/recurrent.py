@@ -78,7 +78,7 @@ def _rnn_cell(x: Any, h: Any, W: Any, U: Any, b: Any = None, /, *, activation: s
     Elman, "Finding structure in time", 1990.
     """
     f = _activation("rnn_cell", activation)
-    _check_step("rnn_cell", 1, x, W, U, b, h=h)
+    check_step("rnn_cell", 1, x, W, U, b, h=h)
     z = x @ W + h @ U
     return f(z if b is None else z + b)
 
@@ -177,7 +177,7 @@ def _activation(name: str, activation: str) -> Callable[[Any], Any]:
 @fused(_rnn_cell)
 def rnn_cell(xp: Any, needs: Any, x: Any, h: Any, W: Any, U: Any, b: Any = None, /, *, activation: str = "tanh") -> Any:
     _activation("rnn_cell", activation)
-    _check_step("rnn_cell", 1, x, W, U, b, h=h)
+    check_step("rnn_cell", 1, x, W, U, b, h=h)
     (h,), residuals = _one_step(RNN[activation], xp, _wanted(needs, 0, 2, 3, 4), x, (h,), W, U, b)
     return h, residuals
 
@@ -258,7 +258,7 @@ def _lstm_cell(x: Any, h: Any, c: Any, W: Any, U: Any, b: Any = None, /) -> Any:
     Hochreiter, Schmidhuber, "Long short-term memory", 1997, with the forget gate of Gers, Schmidhuber, Cummins,
     "Learning to forget", 2000.
     """
-    _check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
+    check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
     z = x @ W + h @ U
     i, f, g, o = _gates(z if b is None else z + b, h.shape[1])
     tanh = array_namespace(z).tanh
@@ -347,7 +347,7 @@ LSTM = Cell(_lstm_step, _lstm_pull)
 
 @fused(_lstm_cell)
 def lstm_cell(xp: Any, needs: Any, x: Any, h: Any, c: Any, W: Any, U: Any, b: Any = None, /) -> Any:
-    _check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
+    check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
     return _one_step(LSTM, xp, _wanted(needs, 0, 3, 4, 5), x, (h, c), W, U, b)
 
 
@@ -428,7 +428,7 @@ def _gru_cell(x: Any, h: Any, W: Any, U: Any, b: Any = None, b_hn: Any = None, /
     There the reset gate comes before the product, (r * h) @ U_n, and z and 1 - z change places, which only renames
     the gate's values. This variant, which PyTorch and cuDNN compute too, needs one recurrent product a step.
     """
-    _check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
+    check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
     a = x @ W if b is None else x @ W + b
     (a_r, a_z, a_n), (p_r, p_z, p_n) = _gates(a, h.shape[1]), _gates(h @ U, h.shape[1])
     r, z = _sigmoid(a_r + p_r), _sigmoid(a_z + p_z)
@@ -516,7 +516,7 @@ GRU = Cell(_gru_step, _gru_pull)
 
 @fused(_gru_cell)
 def gru_cell(xp: Any, needs: Any, x: Any, h: Any, W: Any, U: Any, b: Any = None, b_hn: Any = None, /) -> Any:
-    _check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
+    check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
     (h,), residuals = _one_step(GRU, xp, _wanted(needs, 0, 2, 3, 4, 5), x, (h,), W, U, b, b_hn)
     return h, residuals
 
@@ -708,7 +708,7 @@ def _where(xp: Any, there: Any, new: Arrays, old: Arrays) -> Arrays:
 # -- checks
 
 
-def _check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
+def check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
     _check(name, gates, ("batch",), x, W, U, b, **others)
 
 

@@ -58,7 +58,7 @@ def _zeros_but_diagonal(xp: Any, d: Any, shape: Sequence[int], offset: int = 0) 
     return xp.where(on, _columns(xp, d), 0.0)
 
 
-# Products
+# Products, by the function: `@` of CuPy's own arrays is none that a graph can hold
 
 
 def _matmul_first(xp: Any, g: Any, _: Any, __: Any, y: Any) -> Any:
@@ -148,10 +148,10 @@ def _matrix_power(xp: Any, x: Any, n: int, /) -> Any:
     out = None
     while n:
         if n & 1:
-            out = square if out is None else out @ square
+            out = square if out is None else xp.matmul(out, square)
         n >>= 1
         if n:
-            square = square @ square
+            square = xp.matmul(square, square)
     return out
 
 

@@ -3,6 +3,16 @@
 An override takes CuPy's float16, bfloat16, float32 and float64 arrays and declines others.
 """
 
-from . import activation, embedding, normalization, positions, product, softmax, sums
+from . import activation, embedding, normalization, pooling, positions, product, recurrent, softmax, sums
 
-__all__ = ["activation", "embedding", "normalization", "positions", "product", "softmax", "sums"]
+__all__ = [
+    "activation",
+    "embedding",
+    "normalization",
+    "pooling",
+    "positions",
+    "product",
+    "recurrent",
+    "softmax",
+    "sums",
+]

@@ -116,14 +116,17 @@ class Kernel:
     def __call__(self, grid: Any, threads: int, /, *args: Any, shared: int = 0, **types: Any) -> None:
         """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing."""
         grid = grid if type(grid) is tuple else (grid,)
-        if 0 in grid:
-            return
+        if 0 not in grid:
+            self.compiled(**types)(grid, (threads,), args, shared_mem=shared)
+
+    def compiled(self, **types: Any) -> Any:
+        """Return the `cupy.RawKernel` for dtypes, to be launched many times."""
         key = tuple(types.values())
         compiled = self._compiled.get(key)
         if compiled is None:
             code = self.code(**{name: str(dtype) for name, dtype in types.items()})
             compiled = self._compiled[key] = cupy.RawKernel(code, self.name, ("-std=c++17",))
-        compiled(grid, (threads,), args, shared_mem=shared)
+        return compiled
 
     def code(self, **types: str) -> str:
         """Return the source for dtypes given by name."""
