@@ -300,7 +300,10 @@ def strided(host, backend):
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @each_fused
 def test_in_16_bits_fused_functions_round_once(name, half, backend):
-    """Values and gradients are those of the definition in float64 at the same inputs, up to their last rounding."""
+    """Values and gradients are those of the definition in float64 at the same inputs, up to their last rounding.
+
+    On CuPy, where kernels do more in 16 bits, up to 4 units in the last place of the largest.
+    """
     dtype, record, kernels = named(np, half), CATALOGUE[name], backend.name == "cupy"
     skip_where_told(record, backend)
     if named(backend.xp, half) is None:
@@ -327,9 +330,10 @@ def test_in_16_bits_fused_functions_round_once(name, half, backend):
             else:
                 assert a.dtype == (np.float32 if k in FUSED[name].float32_outs else dtype), what
             rtol, atol = HALF_TOLERANCES[str(a.dtype)]
-            if kernels and k >= outs:  # which may read a rounded result
-                rtol, atol = 2 * rtol, 2 * rtol
-            atol *= max(1.0, *(np.max(np.abs(x), initial=0.0) for x in (e, *map(np.float64, leaves(seeds)))))
+            scale = max(np.max(np.abs(x), initial=0.0) for x in (e, *map(np.float64, leaves(seeds))))
+            if kernels:  # which keep products, states and what the backward pass reads in 16 bits
+                rtol, atol = 0, 4 * HALF_TOLERANCES[half][0]
+            atol *= scale if kernels else max(scale, 1.0)
             np.testing.assert_allclose(a.astype("f8"), e, rtol=rtol, atol=atol, err_msg=what)
 
 
