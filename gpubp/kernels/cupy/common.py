@@ -104,6 +104,8 @@ class Kernel:
     ... {
     ...     EACH(k, n) y[k] = T(W(x[k]) * W(by));
     ... }''')
+    >>> x, n = cupy.ones(1000), 1000
+    >>> y = cupy.empty_like(x)
     >>> scale(blocks(n, 256), 256, x, y, n, 0.5, T=x.dtype)
     """
 
