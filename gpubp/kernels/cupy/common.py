@@ -75,7 +75,7 @@ __device__ unsigned kept8(key_ key, long long m, long long largest)
     unsigned bits = 0;
 #pragma unroll
     for (int k = 0; k < 8; ++k)
-        bits |= unsigned((words.of[k / 2] >> (k % 2 ? 32 : 0) & 0xffffffffull) <= (unsigned long long)largest) << k;
+        bits |= unsigned((long long)(words.of[k / 2] >> (k % 2 ? 32 : 0) & 0xffffffffull) <= largest) << k;
     return bits;
 }
 """
