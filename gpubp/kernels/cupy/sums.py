@@ -9,8 +9,8 @@ import cupy
 
 from .common import Kernel, wide
 
-#: Up to how many elements one block takes by itself, and blocks of how many threads there are at most beyond.
-ALONE, THREADS, MOST = 8192, 256, 528
+#: Up to how many elements one block takes by itself, its most threads, and the most blocks of 256 threads beyond.
+ALONE, THREADS, MOST = 8192, 512, 528
 
 #: What a kernel does with its threads' parts of a sum, and of the sum of the weights that it is divided by.
 CONCLUDE = r"""
@@ -34,7 +34,7 @@ _finish = Kernel(
     "finish",
     CONCLUDE
     + r"""
-extern "C" __global__ void finish(const W* parts, long long count, T* out, W* total, double scale)
+extern "C" __global__ void __launch_bounds__(512) finish(const W* parts, long long count, T* out, W* total, double scale)
 {
     W sum = 0, weight = 0;
     for (long long k = threadIdx.x; k < count; k += blockDim.x) sum += parts[2 * k], weight += parts[2 * k + 1];
@@ -72,7 +72,7 @@ class Result:
         """Add up the parts, if there are several; return the sum."""
         if self._grid > 1:
             parts, out, total, scale = self.args
-            _finish(1, min(1024, -(-self._grid // 32) * 32), parts, self._grid, out, total, scale, T=out.dtype)
+            _finish(1, min(THREADS, -(-self._grid // 32) * 32), parts, self._grid, out, total, scale, T=out.dtype)
         return self.out
 
 
@@ -80,8 +80,8 @@ class Result:
 def launch(n: int) -> tuple[int, int]:
     """Return the blocks and threads that add up n elements."""
     if n <= ALONE:
-        return 1, min(1024, max(32, -(-n // 64) * 32))
-    return min(MOST, -(-n // (4 * THREADS))), THREADS
+        return 1, min(THREADS, max(32, -(-n // 64) * 32))
+    return min(MOST, -(-n // 1024)), 256
 
 
 class Sum:
@@ -111,7 +111,7 @@ class Sum:
             name,
             CONCLUDE
             + f"""
-extern "C" __global__ void {name}({arrays}, long long n{doubles}, W* parts, T* out, W* total, double scale)
+extern "C" __global__ void __launch_bounds__({THREADS}) {name}({arrays}, long long n{doubles}, W* parts, T* out, W* total, double scale)
 {{
     W sum = 0;
     for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (long long)blockDim.x)
