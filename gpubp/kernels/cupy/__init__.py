@@ -3,6 +3,6 @@
 An override takes CuPy's float16, bfloat16, float32 and float64 arrays and declines others.
 """
 
-from . import activation, dropout, loss, random, smooth, softmax
+from . import activation, cross_entropy, dropout, loss, random, smooth, softmax
 
-__all__ = ["activation", "dropout", "loss", "random", "smooth", "softmax"]
+__all__ = ["activation", "cross_entropy", "dropout", "loss", "random", "smooth", "softmax"]

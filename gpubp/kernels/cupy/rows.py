@@ -23,7 +23,7 @@ from typing import Any
 import cupy
 
 from .common import Kernel
-from .sums import ALONE, CONCLUDE, MOST
+from .sums import ALONE, CONCLUDE, MOST, Result
 
 ROWS = r"""
 template <int V> struct alignas(V * sizeof(T)) pack_ { T of[V]; };
@@ -192,6 +192,37 @@ def _plan(rows: int, n: int, inner: int, itemsize: int, room: int, sums: bool) -
     if sums:
         grid = 1 if rows * n <= ALONE else min(MOST, grid)
     return grid, threads, team, room if kept else 0, shared
+
+
+# -- kernels whose rows have losses
+
+#: What such a kernel is told beside its inputs: ``losses`` is null where the sum is wanted.
+OUTPUTS = "T* losses, W* parts, T* out, W* total, double scale"
+
+#: The end of its body, after which `w` times `loss` is in the sum; and what stands around the loop.
+COUNT = r"""
+        if (here && rank == 0) {
+            if (losses) losses[row] = T(loss * w);
+            sum += loss * w;
+        }
+"""
+SUMS: Any = {
+    "before": "W sum = 0, weight = 0;",
+    "after": "conclude(sum, weight, parts, out, total, scale);",
+    "sums": True,
+}
+
+
+def summed(
+    kernel: RowKernel, x: Any, given: tuple[Any, ...], reduction: str, weighted: bool = False, **types: Any
+) -> tuple[Any, Result]:
+    """Launch a kernel with `OUTPUTS` on the rows of x; return the reduced losses and the place of the sum."""
+    n = x.shape[-1]
+    count, each = x.size // n, reduction == "none"
+    losses = cupy.empty(x.shape[:-1], x.dtype) if each else None
+    result = Result(x.dtype, kernel.grid(count, n, x.dtype), weighted, 1.0 / count if reduction == "mean" else 1.0)
+    kernel(count, n, *given, losses, *result.args, T=x.dtype, **types)
+    return losses if each else result.finish(), result
 
 
 def shape(x: Any, axis: int) -> tuple[int, int, int]:

@@ -59,13 +59,13 @@ class Result:
         What the sum is multiplied by otherwise.
     """
 
-    __slots__ = ("_grid", "args", "out", "total")
+    __slots__ = ("_grid", "args", "out", "scale", "total")
 
     def __init__(self, dtype: Any, grid: int, weighted: bool = False, scale: float = 1.0) -> None:
         W = wide(dtype)
-        self.out = cupy.empty((), dtype)
+        self.out, self.scale = cupy.empty((), dtype), float(scale)
         self.total = cupy.empty((), W) if weighted else None
-        self.args = cupy.empty((grid, 2), W) if grid > 1 else None, self.out, self.total, float(scale)
+        self.args = cupy.empty((grid, 2), W) if grid > 1 else None, self.out, self.total, self.scale
         self._grid = grid
 
     def finish(self) -> Any:
