@@ -7,7 +7,7 @@ from typing import Any
 from ...functions import activation
 from ...functions.activation import SELU_ALPHA, SELU_SCALE, check_alpha
 from .common import alike, contiguous, elementwise, is_floating, reduction
-from .sums import Sum
+from .totals import Sum
 
 #: C++ for y, of z in W.
 VALUE = {

@@ -13,7 +13,7 @@ from ...functions.cross_entropy import binary_cross_entropy, kl_divergence, soft
 from ...functions.loss import REDUCTIONS
 from .common import FLOATS, INTEGERS, Kernel, alike, contiguous, is_floating, wide
 from .rows import COUNT, OUTPUTS, SUMS, RowKernel, summed
-from .sums import CONCLUDE, THREADS, Result, launch
+from .totals import CONCLUDE, THREADS, Result, launch
 
 # -- several classes: of the row's targets q, the sum of q (z - the highest z) moves with the latter, by the sum of q
 

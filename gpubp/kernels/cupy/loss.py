@@ -10,7 +10,7 @@ from ...functions import loss
 from ...functions.loss import REDUCTIONS
 from .common import FLOATS, INTEGERS, alike, contiguous, elementwise, is_floating, wide
 from .rows import COUNT, OUTPUTS, SUMS, RowKernel, summed
-from .sums import Sum
+from .totals import Sum
 
 _SIGN = "(d > W(0) ? f : d < W(0) ? -f : f * d)"
 _CLIPPED = "(d > W(delta) ? W(delta) : d < -W(delta) ? -W(delta) : d)"

@@ -23,7 +23,7 @@ from typing import Any
 import cupy
 
 from .common import Kernel
-from .sums import ALONE, CONCLUDE, MOST, Result
+from .totals import ALONE, CONCLUDE, MOST, Result
 
 ROWS = r"""
 template <int V> struct alignas(V * sizeof(T)) pack_ { T of[V]; };
@@ -120,7 +120,7 @@ class RowKernel:
     room
         How many rows of T the body would keep in shared memory.
     sums
-        Whether it ends with `gpubp.kernels.cupy.sums.CONCLUDE`: then one block takes all rows, if they are not many.
+        Whether it ends with `gpubp.kernels.cupy.totals.CONCLUDE`: then one block takes all rows, if they are not many.
     types
         As of a `Kernel`.
     """
