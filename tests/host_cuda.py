@@ -182,7 +182,7 @@ def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any
         return _typed(name, own, wanted, ctypes.c_void_p(guarded.address(x)))
     if pointer:
         raise TypeError(f"{name}: {type(x).__name__} for a parameter of type {declared}")
-    if isinstance(x, np.void | np.ndarray):
+    if isinstance(x, np.ndarray) and x.size == 1:
         if x.nbytes != size:
             raise TypeError(f"{name}: a struct of {x.nbytes} bytes for {declared}, which has {size}")
         return ctypes.create_string_buffer(x.tobytes(), size)

@@ -41,15 +41,16 @@ _labels = RowKernel(
     r"""
         const bool mixed = smoothing > 0;
         Peak peak;
-        W far = 0, mass = 0;  // sums over all classes: of the distances from the peak, weighted, and of the weights
+        const W even = W(smoothing) / W(n), rest = W(1) - W(smoothing);
+        W far = 0, mass = 0;  // sums over all classes of even parts: of them times the distances from the peak, and alone
         EACH_PACK {
             pack_<V> z_ = load(z, j);
             W v[V];
-            EACH v[k] = z_.of[k];
+            EACH_ONE v[k] = z_.of[k];
             far -= peak.see<V>(v) * mass;
             if (mixed) {
-                EACH {
-                    const W c = class_weights ? W(class_weights[j * V + k]) : W(1);
+                EACH_ONE {
+                    const W c = class_weights ? even * W(class_weights[j * V + k]) : even;
                     far += c * (v[k] - Peak::base(peak.top)), mass += c;
                 }
             }
@@ -59,12 +60,11 @@ _labels = RowKernel(
 """
     + _LABEL
     + r"""
-        const W even = W(smoothing) / W(n), rest = W(1) - W(smoothing);
         W loss = rest * own * (log_total - ((here ? W(z[row * n + label]) : W(0)) - peak.top));
-        if (mixed) loss += even * (mass * log_total - far);
+        if (mixed) loss += mass * log_total - far;
         if (!counts) loss = 0;
         const W share = counts ? own : W(0), w = here && weights ? W(weights[row]) : W(1);
-        mass = class_weights || own != own ? rest * own + even * mass : W(1);
+        mass = class_weights || own != own ? rest * own + mass : W(1);
 """
     + _KEEP
     + _COUNT,
@@ -83,7 +83,7 @@ _labels_backward = RowKernel(
         const W even = W(smoothing) / W(n), hit = (W(1) - W(smoothing)) * own;
         EACH_PACK {
             pack_<V> z_ = load(z, j);
-            EACH {
+            EACH_ONE {
                 W q = j * V + k == label ? hit : W(0);
                 if (mixed) q += class_weights ? even * W(class_weights[j * V + k]) : even;
                 z_.of[k] = T(each * (exp(W(z_.of[k]) - top - log_total) * mass - q));
@@ -104,9 +104,9 @@ _soft = RowKernel(
         EACH_PACK {
             pack_<V> z_ = load(z, j), t = load(targets, j);
             W v[V];
-            EACH v[k] = z_.of[k];
+            EACH_ONE v[k] = z_.of[k];
             far -= peak.see<V>(v) * mass;
-            EACH {
+            EACH_ONE {
                 const W q = (rest * W(t.of[k]) + even) * (class_weights ? W(class_weights[j * V + k]) : W(1));
                 far += q * (v[k] - Peak::base(peak.top)), mass += q;
             }
@@ -128,7 +128,7 @@ _soft_backward = RowKernel(
         const W even = W(smoothing) / W(n), rest = W(1) - W(smoothing);
         EACH_PACK {
             pack_<V> z_ = load(z, j), t = load(targets, j), dt_;
-            EACH {
+            EACH_ONE {
                 const W log_p = W(z_.of[k]) - top - log_total, c = class_weights ? W(class_weights[j * V + k]) : W(1);
                 z_.of[k] = T(each * (exp(log_p) * mass - (rest * W(t.of[k]) + even) * c));
                 dt_.of[k] = T(-rest * each * (log_p * c));
@@ -165,7 +165,7 @@ def _soft_forward(needs: Any, logits: Any, targets: Any, weights: Any, class_wei
 
 def _run(kernel: RowKernel, z: Any, given: Any, reduction: str, weighted: bool, **types: Any) -> Any:
     """Launch a kernel that keeps peaks; return the losses, and these with the sum of the weights and the scale."""
-    peaks = cupy.empty((z.size // z.shape[-1], 3), wide(z.dtype))
+    peaks = cupy.empty((z.size // z.shape[-1], 3), wide(z))
     out, result = summed(kernel, z, (*given, peaks), reduction, weighted, **types)
     return out, peaks, result.total, result.scale
 
@@ -197,7 +197,7 @@ def _suitable(z: Any, weights: Any, class_weights: Any, smoothing: float, reduct
     return (
         is_floating(z)
         and z.ndim > 0
-        and 0 < z.size
+        and z.size > 0
         and z.shape[-1] < 2**31
         and reduction in REDUCTIONS
         and 0 <= smoothing <= 1
@@ -234,9 +234,9 @@ _kl = RowKernel(
         EACH_PACK {
             pack_<V> z_ = load(z, j), t = load(targets, j);
             W v[V];
-            EACH v[k] = z_.of[k];
+            EACH_ONE v[k] = z_.of[k];
             far -= peak.see<V>(v) * present;
-            EACH {
+            EACH_ONE {
                 const W q = t.of[k];
                 if (q > W(0)) far += q * (v[k] - Peak::base(peak.top)), present += q, own += q * log(q);
                 else own += q * W(0);
@@ -260,7 +260,7 @@ _kl_backward = RowKernel(
     + r"""
         EACH_PACK {
             pack_<V> z_ = load(z, j), t = load(targets, j);
-            EACH {
+            EACH_ONE {
                 const W log_p = W(z_.of[k]) - top - log_total, q = t.of[k];
                 z_.of[k] = T(each * (exp(log_p) * mass - q));
                 t.of[k] = T(q > W(0) ? each * (log(q) - log_p + W(1)) : W(0));
@@ -301,9 +301,6 @@ _BINARY = r"""
         const W t = (W(1) - W(smoothing)) * W(targets[k]) + W(smoothing) / W(2);
         const W minus_log_p = (v < W(0) ? -v : W(0)) + l, minus_log_absent = (v < W(0) ? W(0) : v) + l;
 """
-_EVERY = (
-    "for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (long long)blockDim.x)"
-)
 _GIVEN = (
     "const T* z, const T* targets, const T* weights, const T* pos, long long period, double factor, double smoothing, "
     "long long n"
@@ -316,7 +313,7 @@ extern "C" __global__ void __launch_bounds__({THREADS}) binary_cross_entropy(
     {_GIVEN}, T* losses, W* parts, T* out, W* total, double scale)
 {{
     W sum = 0, weight = 0;
-    {_EVERY} {{{_BINARY}
+    EACH(k, n) {{{_BINARY}
         const W loss = (P * t * minus_log_p + (W(1) - t) * minus_log_absent) * w;
         if (losses) losses[k] = T(loss);
         sum += loss, weight += w;
@@ -331,7 +328,7 @@ _binary_backward = Kernel(
 extern "C" __global__ void __launch_bounds__({THREADS}) binary_cross_entropy_backward(
     const T* g, long long apart, {_GIVEN}, const W* total, double scale, T* dz, T* dt)
 {{
-    {_EVERY} {{{_BINARY}
+    EACH(k, n) {{{_BINARY}
         const W each = (total ? W(g[k * apart]) / *total : W(g[k * apart]) * W(scale)) * w;
         const W p = (v < W(0) ? e : W(1)) / (W(1) + e), absent = (v < W(0) ? W(1) : e) / (W(1) + e);
         if (dz) dz[k] = T(each * (P == W(1) ? p - t : (W(1) - t) * p - P * t * absent));
@@ -370,7 +367,7 @@ def _binary_forward(
     given = z, targets, weights, pos, 1 if pos is None else pos.size, factor, float(label_smoothing), z.size
     grid, threads = launch(z.size)
     scale = 1.0 / z.size if reduction == "mean" else 1.0
-    result = Result(z.dtype, grid, reduction == "mean" and weights is not None, scale)
+    result = Result(z, grid, reduction == "mean" and weights is not None, scale)
     losses = cupy.empty(z.shape, z.dtype) if reduction == "none" else None
     _binary(grid, threads, *given, losses, *result.args, T=z.dtype)
     return result.finish() if losses is None else losses, (given, result.total, scale)

@@ -22,8 +22,7 @@ extern "C" __global__ void dropout(
     key_ key = {(unsigned long long)a, (unsigned long long)b, at ? *at : step, 0};
     const int many = sizeof(pack_) / sizeof(T);
     long long blocks = (n + 7) / 8;
-    for (long long m = blockIdx.x * (long long)blockDim.x + threadIdx.x; m < blocks; m += gridDim.x * (long long)blockDim.x)
-    {
+    EACH(m, blocks) {
         unsigned bits = kept8(key, m, largest);
         if (aligned && 8 * m + 8 <= n) {
 #pragma unroll

@@ -96,7 +96,7 @@ _margins = RowKernel(
         int where = 0;
         EACH_PACK {
             pack_<V> z_ = load(z, j);
-            EACH {
+            EACH_ONE {
                 const W v = z_.of[k];
                 if (j * V + k != label && (v > best || (v != v && best == best))) best = v, where = j * V + k;
             }
@@ -121,7 +121,7 @@ _margins_backward = RowKernel(
         const W each = here ? W(g[row * apart]) * W(scale) : W(0);
         EACH_PACK {
             pack_<V> z_;
-            EACH z_.of[k] = T(best < 0 ? W(0) : each * (W(j * V + k == best) - W(j * V + k == label)));
+            EACH_ONE z_.of[k] = T(best < 0 ? W(0) : each * (W(j * V + k == best) - W(j * V + k == label)));
             store(dz, j, z_);
         }
 """,
@@ -160,7 +160,7 @@ _cosine = RowKernel(
         W yy = 0, tt = 0, yt = 0;
         EACH_PACK {
             pack_<V> y_ = load(y, j), t_ = load(target, j);
-            EACH yy += W(y_.of[k]) * W(y_.of[k]), tt += W(t_.of[k]) * W(t_.of[k]), yt += W(y_.of[k]) * W(t_.of[k]);
+            EACH_ONE yy += W(y_.of[k]) * W(y_.of[k]), tt += W(t_.of[k]) * W(t_.of[k]), yt += W(y_.of[k]) * W(t_.of[k]);
         }
         yy = team.sum(yy), tt = team.sum(tt), yt = team.sum(yt);
         const W length = sqrt(yy == W(0) ? W(1) : yy), other = sqrt(tt == W(0) ? W(1) : tt);
@@ -184,7 +184,7 @@ _cosine_backward = RowKernel(
         const W each = here ? W(g[row * apart]) * W(scale) * own[3] : W(0);
         EACH_PACK {
             pack_<V> y_ = load(y, j), t_ = load(target, j);
-            EACH {
+            EACH_ONE {
                 const W u = W(y_.of[k]) / length, v = W(t_.of[k]) / other;
                 y_.of[k] = T(each * (v - cosine * u) / length), t_.of[k] = T(each * (u - cosine * v) / other);
             }
@@ -209,7 +209,7 @@ def _cosine_embedding(
             labels = labels.astype(y.dtype)
         labels = contiguous(labels)
     y, t = contiguous(y), contiguous(t)
-    found = cupy.empty((y.size // y.shape[-1], 4), wide(y.dtype))
+    found = cupy.empty((y.size // y.shape[-1], 4), wide(y))
     out, result = summed(_cosine, y, (y, t, labels, float(margin), found), reduction)
     return out, (y, t, found, result.scale)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cupy
@@ -18,8 +17,7 @@ extern "C" __global__ void bernoulli(
 {
     key_ key = {(unsigned long long)a, (unsigned long long)b, at ? *at : step, stream};
     long long blocks = (n + 7) / 8;
-    for (long long m = blockIdx.x * (long long)blockDim.x + threadIdx.x; m < blocks; m += gridDim.x * (long long)blockDim.x)
-    {
+    EACH(m, blocks) {
         unsigned bits = kept8(key, m, largest);
         if (8 * m + 8 <= n) {
             unsigned low = 0, high = 0;

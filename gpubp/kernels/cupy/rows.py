@@ -8,7 +8,7 @@ A row is an axis of an array of shape (outer, n, inner), so that row r has the e
 - ``V``, the number of elements that a thread takes at once: all of 16 bytes, or one. ``EACH_PACK`` is the loop over the
   number ``j`` of the packs of this thread, the one of this ``rank`` in its ``team``;
 - ``load(p, j)`` and ``store(p, j, pack)``, a pack of the row of an array p; its elements are ``pack.of[k]``, and
-  ``EACH`` is the loop over k;
+  ``EACH_ONE`` is the loop over k;
 - ``room``: null, or a place in shared memory where ``keep(pack, j)`` puts packs that ``kept(j)`` then gives the same
   thread; ``again(p, j)`` takes it from there or loads it once more;
 - ``team.sum(w)``, ``team.max(w)``, and `Peak`, a running sum of exponentials.
@@ -96,7 +96,7 @@ _ACCESS = r"""
 #define kept(j) reinterpret_cast<const pack_<V>*>(room)[j]
 #define again(p, j) (room ? kept(j) : load(p, j))
 #define EACH_PACK for (int j = rank; j < packs; j += size)
-#define EACH _Pragma("unroll") for (int k = 0; k < V; ++k)
+#define EACH_ONE _Pragma("unroll") for (int k = 0; k < V; ++k)
 """
 
 #: The most threads of a block.
@@ -220,7 +220,7 @@ def summed(
     n = x.shape[-1]
     count, each = x.size // n, reduction == "none"
     losses = cupy.empty(x.shape[:-1], x.dtype) if each else None
-    result = Result(x.dtype, kernel.grid(count, n, x.dtype), weighted, 1.0 / count if reduction == "mean" else 1.0)
+    result = Result(x, kernel.grid(count, n, x.dtype), weighted, 1.0 / count if reduction == "mean" else 1.0)
     kernel(count, n, *given, losses, *result.args, T=x.dtype, **types)
     return losses if each else result.finish(), result
 

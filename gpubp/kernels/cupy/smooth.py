@@ -59,8 +59,10 @@ _GELU = {"none": "gelu", "tanh": "gelu_tanh"}
 
 
 def _gelu(xp: Any, needs: Any, x: Any, /, *, approximate: str = "none") -> Any:
+    if not is_floating(x):
+        return NotImplemented
     check_gelu(x, approximate)
-    return (PLAIN[_GELU[approximate]](x), x) if is_floating(x) else NotImplemented
+    return PLAIN[_GELU[approximate]](x), x
 
 
 def _gelu_backward(xp: Any, needs: Any, dY: Any, x: Any, *, approximate: str = "none") -> Any:

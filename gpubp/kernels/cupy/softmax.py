@@ -17,7 +17,7 @@ _SEE = r"""
         EACH_PACK {
             pack_<V> x_ = load(x, j);
             W v[V];
-            EACH v[k] = x_.of[k];
+            EACH_ONE v[k] = x_.of[k];
             peak.see<V>(v);
             if (room) keep(x_, j);
         }
@@ -26,7 +26,7 @@ _SEE = r"""
 _WRITE = r"""
         EACH_PACK {
             pack_<V> x_ = again(x, j);
-            EACH x_.of[k] = T(%s);
+            EACH_ONE x_.of[k] = T(%s);
             store(y, j, x_);
         }
 """
@@ -45,13 +45,13 @@ _softmax_backward = RowKernel(
         W dot = 0;
         EACH_PACK {
             pack_<V> g = load(dy, j), p = load(y, j);
-            EACH dot += W(g.of[k]) * W(p.of[k]);
+            EACH_ONE dot += W(g.of[k]) * W(p.of[k]);
             if (room) keep(g, j), reinterpret_cast<pack_<V>*>(beside)[j] = p;
         }
         dot = team.sum(dot);
         EACH_PACK {
             pack_<V> g = again(dy, j), p = room ? reinterpret_cast<const pack_<V>*>(beside)[j] : load(y, j);
-            EACH g.of[k] = T(W(p.of[k]) * (W(g.of[k]) - dot));
+            EACH_ONE g.of[k] = T(W(p.of[k]) * (W(g.of[k]) - dot));
             store(dx, j, g);
         }
 """,
@@ -75,14 +75,14 @@ _log_softmax_backward = RowKernel(
         W sum = 0;
         EACH_PACK {
             pack_<V> g = load(dy, j);
-            EACH sum += W(g.of[k]);
+            EACH_ONE sum += W(g.of[k]);
             if (room) keep(g, j);
         }
         sum = team.sum(sum);
         const W top = here ? peaks[2 * row] : W(0), log_total = here ? peaks[2 * row + 1] : W(0);
         EACH_PACK {
             pack_<V> g = again(dy, j), x_ = load(x, j);
-            EACH g.of[k] = T(W(g.of[k]) - exp(W(x_.of[k]) - top - log_total) * sum);
+            EACH_ONE g.of[k] = T(W(g.of[k]) - exp(W(x_.of[k]) - top - log_total) * sum);
             store(dx, j, g);
         }
 """,
@@ -90,21 +90,25 @@ _log_softmax_backward = RowKernel(
 )
 _logsumexp = RowKernel(
     "logsumexp",
-    "const T* x, T* y, W* sums",
+    "const T* x, T* y, W* peaks",
     _SEE.replace("if (room) keep(x_, j);", "")
     + r"""
-        const W sum = isfinite(peak.top) ? peak.top + log(peak.total) : peak.top;
-        if (here && rank == 0) y[row] = T(sum), sums[row] = sum;
+        const W rest = isfinite(peak.top) ? log(peak.total) : W(0);
+        if (here && rank == 0) {
+            y[row] = T(peak.top + rest);
+            peaks[2 * row] = Peak::base(peak.top), peaks[2 * row + 1] = rest;
+        }
 """,
 )
 _logsumexp_backward = RowKernel(
     "logsumexp_backward",
-    "const T* g, const T* x, const W* sums, T* dx",
+    "const T* g, const T* x, const W* peaks, T* dx",
     r"""
-        const W of_row = here ? W(g[row]) : W(0), sum = here ? sums[row] : W(0), from = isfinite(sum) ? sum : W(0);
+        const W of_row = here ? W(g[row]) : W(0);
+        const W top = here ? peaks[2 * row] : W(0), rest = here ? peaks[2 * row + 1] : W(0);
         EACH_PACK {
             pack_<V> x_ = load(x, j);
-            EACH x_.of[k] = T(of_row * exp(W(x_.of[k]) - from));
+            EACH_ONE x_.of[k] = T(of_row * exp(W(x_.of[k]) - top - rest));
             store(dx, j, x_);
         }
 """,
@@ -136,7 +140,7 @@ def _log_softmax_forward(xp: Any, needs: Any, x: Any, /, *, axis: int = -1) -> A
         return NotImplemented
     x, y = contiguous(x), cupy.empty(x.shape, x.dtype)
     count, n, inner = rows.shape(x, axis)
-    peaks = cupy.empty((count, 2), wide(x.dtype))
+    peaks = cupy.empty((count, 2), wide(x))
     _log_softmax(count, n, x, y, peaks, inner=inner, T=x.dtype)
     return y, (x, peaks)
 
@@ -177,15 +181,15 @@ def _logsumexp_forward(
         return NotImplemented
     shape = (*x.shape[:first], *((1,) * (end - first) if keepdims else ()), *x.shape[end:])
     x, out = contiguous(x), cupy.empty(shape, x.dtype)
-    sums = cupy.empty(count, wide(x.dtype))
-    _logsumexp(count, n, x, out, sums, inner=inner, T=x.dtype)
-    return out, (x, sums, n, inner)
+    peaks = cupy.empty((count, 2), wide(x))
+    _logsumexp(count, n, x, out, peaks, inner=inner, T=x.dtype)
+    return out, (x, peaks, n, inner)
 
 
 def _logsumexp_cotangent(xp: Any, needs: Any, g: Any, residuals: Any, **_: Any) -> Any:
-    x, sums, n, inner = residuals
+    x, peaks, n, inner = residuals
     dX = cupy.empty(x.shape, x.dtype)
-    _logsumexp_backward(sums.size, n, contiguous(g), x, sums, dX, inner=inner, T=x.dtype)
+    _logsumexp_backward(len(peaks), n, contiguous(g), x, peaks, dX, inner=inner, T=x.dtype)
     return (dX,)
 
 

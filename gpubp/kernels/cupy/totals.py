@@ -34,7 +34,8 @@ _finish = Kernel(
     "finish",
     CONCLUDE
     + r"""
-extern "C" __global__ void __launch_bounds__(512) finish(const W* parts, long long count, T* out, W* total, double scale)
+extern "C" __global__ void __launch_bounds__(512) finish(
+    const W* parts, long long count, T* out, W* total, double scale)
 {
     W sum = 0, weight = 0;
     for (long long k = threadIdx.x; k < count; k += blockDim.x) sum += parts[2 * k], weight += parts[2 * k + 1];
@@ -49,8 +50,8 @@ class Result:
 
     Parameters
     ----------
-    dtype
-        Of the sum, which is the kernel's T.
+    like
+        An array of the sum's dtype, the kernel's T.
     grid
         The number of blocks.
     weighted
@@ -61,9 +62,9 @@ class Result:
 
     __slots__ = ("_grid", "args", "out", "scale", "total")
 
-    def __init__(self, dtype: Any, grid: int, weighted: bool = False, scale: float = 1.0) -> None:
-        W = wide(dtype)
-        self.out, self.scale = cupy.empty((), dtype), float(scale)
+    def __init__(self, like: Any, grid: int, weighted: bool = False, scale: float = 1.0) -> None:
+        W = wide(like)
+        self.out, self.scale = cupy.empty((), like.dtype), float(scale)
         self.total = cupy.empty((), W) if weighted else None
         self.args = cupy.empty((grid, 2), W) if grid > 1 else None, self.out, self.total, self.scale
         self._grid = grid
@@ -111,11 +112,11 @@ class Sum:
             name,
             CONCLUDE
             + f"""
-extern "C" __global__ void __launch_bounds__({THREADS}) {name}({arrays}, long long n{doubles}, W* parts, T* out, W* total, double scale)
+extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
+    {arrays}, long long n{doubles}, W* parts, T* out, W* total, double scale)
 {{
     W sum = 0;
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += gridDim.x * (long long)blockDim.x)
-    {{
+    EACH(k, n) {{
         {elements} {before}
         sum += {expression};
     }}
@@ -131,7 +132,7 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}({arrays}, long lo
         grid, threads = launch(n)
         if not n:
             return cupy.zeros((), dtype)
-        result = Result(dtype, grid, scale=scale)
+        result = Result(x, grid, scale=scale)
         arrays = [y for y in args if type(y) is cupy.ndarray]
         self._kernel(grid, threads, *arrays, n, *map(float, args[len(arrays) :]), *result.args, T=dtype)
         return result.finish()
