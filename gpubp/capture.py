@@ -17,13 +17,12 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from .boundary import is_inexact
 from .device import device_of, is_array, library, raw_namespace
 from .state import State, writes
-from .surroundings import Surroundings
+from .surroundings import Surroundings, is_users
 from .transform import in_transform
 from .tree import leaves, map_children, map_leaves
 
@@ -31,7 +30,7 @@ __all__ = ["CapturedStep", "Member", "NotCapturable", "Recording", "capture", "r
 
 
 class NotCapturable(RuntimeError):
-    """A step cannot be captured. The message ends the sentence "It runs step by step, since ..."."""
+    """A step cannot be captured. The message ends the sentence "It runs as usual, since ..."."""
 
 
 class Member:
@@ -62,11 +61,31 @@ class Recording:
 
     def __init__(self) -> None:
         self.members: list[Member] = []
+        self._before: list[_Attributes] = []
 
     def join(self, member: Member) -> None:
         """Take a member in, once."""
         if not any(member is other for other in self.members):
             self.members.append(member)
+            self._before.append(_Attributes([member]))
+
+    def end(self) -> None:
+        """Give the members' attributes back the values that they had when they joined."""
+        for attributes in self._before:
+            attributes.restore()
+
+
+class _Attributes:
+    """The attributes of members' parts, as they are now."""
+
+    def __init__(self, members: list[Member]) -> None:
+        parts = [vars(part) for member in members for part in member.host_parts()]
+        self._known = [(attributes, attributes.copy()) for attributes in parts]
+
+    def restore(self) -> None:
+        for attributes, known in self._known:
+            attributes.clear()
+            attributes.update(known)
 
 
 class _Thread(threading.local):
@@ -139,6 +158,8 @@ class CapturedStep:
     ----------
     step : function
         The step itself.
+    launches : int
+        How many calls a graph has answered.
     reason : str or None
         Why it runs as usual, once that is settled.
     """
@@ -151,7 +172,9 @@ class CapturedStep:
         for name, n in (("warmup", warmup), ("cache", cache)):
             if n < 1:
                 raise ValueError(f"{name} must be at least 1, got {n}")
-        self.step, self.warmup, self.cache, self.required = step, warmup, cache, required
+        self.step = self.__wrapped__ = step
+        self.warmup, self.cache, self.required = warmup, cache, required
+        self.launches = 0
         self.reason: str | None = None
         self._recorder: Any = None
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
@@ -177,6 +200,7 @@ class CapturedStep:
         if graph is not None and graph.outdated() is None:
             self._graphs.move_to_end(arguments.key)
             if graph.verified:
+                self.launches += 1
                 return graph(arguments.arrays)
             out, problem = graph.verify(arguments, self.step)
             if problem is not None:
@@ -184,6 +208,8 @@ class CapturedStep:
             return out
         with writes() as written:
             out = arguments.call(self.step)
+        for other in self._graphs.values():  # launches are going to overwrite that
+            out = _apart(self._recorder, out, other.own)
         if graph is not None:
             what = graph.outdated()
             if what is None:  # an optimizer has taken over the values of what was replaced
@@ -222,7 +248,7 @@ class CapturedStep:
         self.reason = reason
         self._graphs.clear()
         self._recorder = None
-        message = f"{self!r} runs step by step, not as one CUDA graph, since {reason}"
+        message = f"{self!r} runs as usual, not as one CUDA graph, since {reason}"
         if self.required:
             raise NotCapturable(message)
         if not quietly:
@@ -277,16 +303,14 @@ class _Graph:
     """A recorded step, at the addresses of its inputs, its outputs and everything that it changes."""
 
     def __init__(self, recorder: Any, step: Callable[..., Any], arguments: _Arguments, written: list[State]) -> None:
-        self.verified, self.launches = False, 0
+        self.recorder, self.verified, self.launches = recorder, False, 0
         for cell in written:  # what it held may stand elsewhere too, and is going to be overwritten
             cell.held = map_leaves(_copy, cell.held)
-        self.surroundings = Surroundings(step, arguments.others, closed=Member)
+        surroundings = Surroundings(step, arguments.others, closed=Member)
         self.inputs = [_copy(x) for x in arguments.arrays]
 
         def run() -> Any:
-            out = arguments.call(step, self.inputs)
-            _write_back(before, recorder.library)
-            return out
+            return _write_back(recorder, before, arguments.call(step, self.inputs))
 
         before: dict[State, Any] = {}
         try:
@@ -297,23 +321,25 @@ class _Graph:
         finally:
             for cell, own in before.items():
                 cell.held = own
-            changed = self.surroundings.changed()
-            self.surroundings.restore()
+            changed = surroundings.changed()
+            surroundings.restore()
+            self.recording.end()
         if changed is not None:
             raise NotCapturable(f"it changes {changed}, which no graph repeats: keep it in a State cell, or return it")
         self.cells = list(before.items())
-        self.lasting = set(map(id, self.surroundings.arrays))
+        self.watched = surroundings.without([*self.recording.members, *before])
+        self.own = leaves([own for _, own in self.cells])
+        self.lasting = set(map(id, surroundings.arrays)) - set(map(id, self.own))
         self.numbers = self._numbers()
         members = [member.changed_arrays() for member in self.recording.members]
-        self.changing = _distinct([self.surroundings.arrays, members, [own for _, own in self.cells]])
+        self.changing = _distinct([self.own, surroundings.arrays, members])
 
     def _numbers(self) -> list[Any]:
         return [member.fixed_numbers() for member in self.recording.members]
 
     def outdated(self) -> str | None:
         """Return the name of something that is no longer what it was in the recording."""
-        live = [*self.recording.members, *(cell for cell, _ in self.cells)]
-        if (what := self.surroundings.changed(but=live)) is not None:
+        if (what := self.watched.changed()) is not None:
             return what
         if self._numbers() != self.numbers:
             return "a setting of the optimizer"
@@ -324,6 +350,7 @@ class _Graph:
         self.launches += 1
         for member in self.recording.members:
             member.before_launch()
+        self._apart_cells()
         for cell, own in self.cells:
             if cell.held is not own:  # written from outside, or by a call that ran as usual
                 _fill(own, cell.held)
@@ -332,10 +359,16 @@ class _Graph:
         self._replay()
         return map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), self.out)
 
+    def _apart_cells(self) -> None:
+        for cell, own in self.cells:
+            if cell.held is not own:
+                cell.held = _apart(self.recorder, cell.held, self.own)
+
     def verify(self, arguments: _Arguments, step: Callable[..., Any]) -> tuple[Any, str | None]:
         """Run the step as usual and again as a graph; return its results, and what differs."""
         before = _Snapshot(self)
-        out = arguments.call(step)
+        out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
+        self._apart_cells()
         usual = _Snapshot(self)
         before.restore()
         try:
@@ -352,11 +385,10 @@ class _Graph:
         results, others = leaves(out), leaves(found)
         if len(results) != len(others) or map_leaves(lambda _: None, out) != map_leaves(lambda _: None, found):
             return "it returns another Python value from call to call"
-        held = leaves([value for _, value in usual.cells])
-        own = leaves([own for _, own in self.cells])
-        if not all(_agree(a, b, None) for a, b in zip([*results, *held], [*others, *own], strict=True)):
+        held, n = leaves([value for _, value in usual.cells]), len(self.own)
+        if not all(map(_agree, [*results, *held], [*others, *self.own])):
             return "its graph gives other results"
-        if not all(map(_agree, usual.arrays, self.changing, before.arrays)):
+        if not all(map(_agree, usual.arrays[n:], self.changing[n:], before.arrays[n:])):
             return "its graph changes arrays in another way"
         return None
 
@@ -368,16 +400,13 @@ class _Snapshot:
         self.places = graph.changing
         self.arrays = [_copy(x) for x in graph.changing]
         self.cells = [(cell, cell.held) for cell, _ in graph.cells]
-        parts = [vars(part) for member in graph.recording.members for part in member.host_parts()]
-        self.attributes = [(attributes, attributes.copy()) for attributes in parts]
+        self.attributes = _Attributes(graph.recording.members)
 
     def restore(self) -> None:
         """Make everything what it was."""
         for cell, value in self.cells:
             cell.held = value
-        for attributes, known in self.attributes:
-            attributes.clear()
-            attributes.update(known)
+        self.attributes.restore()
         _fill(self.places, self.arrays)
 
 
@@ -401,21 +430,29 @@ class _NothingToCapture(NotCapturable):
 def _module(library: str) -> str | None:
     """Name the module that records for a library."""
     name = f"{__package__}.kernels.{library}"
-    return f"{name}.graph" if find_spec(name) is not None and find_spec(f"{name}.graph") is not None else None
+    if "." in library or find_spec(name) is None or find_spec(f"{name}.graph") is None:
+        return None
+    return f"{name}.graph"
 
 
-def _write_back(before: dict[State, Any], library_: str) -> None:
-    """Copy what cells were given to where the next step finds it."""
-    for own in leaves(list(before.values())):
-        if library(own) != library_:
-            raise NotCapturable(f"it changes a cell that holds an array of {library(own)}: move the net to the device")
-    taken = {id(x) for x in leaves(list(before.values()))}
-    new = [map_leaves(lambda x: _copy(x) if id(x) in taken else x, cell.held) for cell in before]
-    for (cell, own), value in zip(before.items(), new, strict=True):
-        if cell.held is not own:
+def _write_back(recorder: Any, before: dict[State, Any], out: Any) -> Any:
+    """Copy what cells were given to where the next step finds it; return the results, none of which that overwrites."""
+    owned = leaves(list(before.values()))
+    if others := [library(x) for x in owned if library(x) != recorder.library]:
+        raise NotCapturable(f"it changes a cell that holds an array of {others[0]}: move the net to the device")
+    out = _apart(recorder, out, owned)
+    values = [own if cell.held is own else _apart(recorder, cell.held, owned) for cell, own in before.items()]
+    for own, value in zip(before.values(), values, strict=True):
+        if value is not own:
             if not _fits(own, value):
                 raise NotCapturable("a cell is given an array of another shape or dtype than it held")
             _fill(own, value)
+    return out
+
+
+def _apart(recorder: Any, tree: Any, owned: list[Any]) -> Any:
+    """The same values where none stands in the memory of some arrays."""
+    return map_leaves(lambda x: _copy(x) if any(recorder.overlap(x, own) for own in owned) else x, tree)
 
 
 def _copy(x: Any) -> Any:
@@ -459,7 +496,7 @@ def _agree(usual: Any, graph: Any, before: Any = None) -> bool:
         return math.sqrt(float(xp.sum(xp.abs(x) ** 2)))
 
     change = norm(usual if before is None else usual - before)
-    rounding = 1e-2 * tolerance * tolerance * norm(usual)
+    rounding = tolerance * tolerance * norm(usual)
     return inexact and norm(usual - graph) <= tolerance * change + rounding
 
 
@@ -467,7 +504,6 @@ def _told(problem: Exception, what: str) -> str:
     """Say what went wrong and where, without a reference to it."""
     if isinstance(problem, NotCapturable):
         return str(problem)
-    own = str(Path(__file__).parent)
-    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(own)]
-    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(problem.__traceback__) if is_users(frame.f_globals)]
+    place = f" (at {frames[-1][0].f_code.co_filename}:{frames[-1][1]})" if frames else ""
     return f"{what} failed with {type(problem).__name__}: {str(problem).partition(chr(10))[0]}{place}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dis
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import is_not
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -64,13 +65,16 @@ class Surroundings:
             self._visit("", root)
         self.arrays = [x for x in self._found.values() if is_array(x)]
 
-    def changed(self, but: Iterable[Any] = ()) -> str | None:
-        """Return the name of the first thing that was replaced, other than the attributes of some objects."""
-        left_out = set(map(id, but))
-        for place in self.places:
-            if id(place.owner) not in left_out and (name := place.changed()) is not None:
-                return name
-        return None
+    def without(self, owners: Iterable[Any]) -> Surroundings:
+        """The same without the attributes of some objects."""
+        left_out = set(map(id, owners))
+        rest = copy.copy(self)
+        rest.places = [place for place in self.places if id(place.owner) not in left_out]
+        return rest
+
+    def changed(self) -> str | None:
+        """Return the name of the first thing that was replaced."""
+        return next((name for place in self.places if (name := place.changed()) is not None), None)
 
     def restore(self) -> None:
         """Put everything back in its place."""
@@ -100,7 +104,9 @@ class Surroundings:
         elif isinstance(x, self.closed):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x), look=False)
             self._visit(f"{path}.tree", getattr(x, "tree", None))
-        elif isinstance(x, Node) or (_is_users(type(x).__module__) and hasattr(x, "__dict__")):
+        elif hasattr(x, "__wrapped__"):
+            self._visit(path, x.__wrapped__)
+        elif isinstance(x, Node) or (is_users(type(x).__dict__) and hasattr(x, "__dict__")):
             self._note(x, lambda key: f"{path}.{key}".removeprefix("."), vars(x))
 
     def _note(
@@ -125,7 +131,7 @@ class Surroundings:
                     self._visit(named(key), part)
 
     def _note_variables(self, function: FunctionType) -> None:
-        space = function.__globals__ if _is_users(function.__module__ or "") else {}
+        space = function.__globals__ if is_users(function.__globals__) else {}
         names = sorted(_globals_in(function.__code__)) if space else []
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
@@ -155,8 +161,9 @@ def _refill(holder: Any, known: Any) -> None:
     holder.extend(known) if isinstance(holder, list) else holder.update(known)
 
 
-def _is_users(module: str) -> bool:
-    return module.partition(".")[0] not in _LIBRARIES
+def is_users(names: Mapping[str, Any]) -> bool:
+    """Whether the names of a module, or of a class, are those of the user's code, not of a library's."""
+    return str(names.get("__module__", names.get("__name__"))).partition(".")[0] not in _LIBRARIES
 
 
 def _globals_in(code: CodeType) -> set[str]:

@@ -53,7 +53,10 @@ def install(cupy: Any) -> None:
     """Give the stand-in all this."""
     cuda = cupy.cuda
     cuda.Stream, cuda.MemoryPool, cuda.using_allocator = functools.partial(Stream, cupy), MemoryPool, using_allocator
-    cuda.get_current_stream = lambda: _thread.streams[-1] if _thread.streams else SimpleNamespace(ptr=0)
+    cuda.get_current_stream = lambda: (
+        _thread.streams[-1] if _thread.streams else SimpleNamespace(ptr=0, is_capturing=lambda: False)
+    )
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(used_bytes=used_bytes)
     new, read = cupy._new, cupy._read
 
     def watched_new(data: Any, device: int) -> Any:
@@ -80,6 +83,11 @@ def install(cupy: Any) -> None:
             _thread.graph.note(lambda _: run() or [], [], arrays)
 
     host_cuda.watchers.append(launch)
+
+
+def used_bytes() -> int:
+    """The bytes of all arrays there are."""
+    return sum(x.nbytes for ref in list(_alive.values()) if (x := ref()) is not None)
 
 
 def _forget(key: int, _: Any) -> None:
@@ -262,13 +270,16 @@ class Stream:
 
 
 class MemoryPool:
-    """See `cupy.cuda.MemoryPool`; it only counts."""
+    """See `cupy.cuda.MemoryPool`; it only counts, and nothing is used again."""
 
     def __init__(self) -> None:
         self.taken = 0
 
     def take(self, base: Any) -> None:
         self.taken += base.nbytes
+
+    def total_bytes(self) -> int:
+        return self.taken
 
     def malloc(self, size: int) -> None:
         raise NotImplementedError

@@ -132,6 +132,8 @@ class Kernel:
     ... {
     ...     EACH(k, n) y[k] = T(W(x[k]) * W(by));
     ... }''')
+    >>> x, n = cupy.ones(1000), 1000
+    >>> y = cupy.empty_like(x)
     >>> scale(blocks(n, 256), 256, x, y, n, 0.5, T=x.dtype)
     """
 
@@ -144,14 +146,17 @@ class Kernel:
     def __call__(self, grid: Any, threads: int, /, *args: Any, shared: int = 0, **types: Any) -> None:
         """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing."""
         grid = grid if type(grid) is tuple else (grid,)
-        if 0 in grid:
-            return
+        if 0 not in grid:
+            self.compiled(**types)(grid, (threads,), args, shared_mem=shared)
+
+    def compiled(self, **types: Any) -> Any:
+        """Return the `cupy.RawKernel` for dtypes, to be launched many times."""
         key = tuple(types.values())
         compiled = self._compiled.get(key)
         if compiled is None:
             code = self.code(**{name: str(dtype) for name, dtype in types.items()})
             compiled = self._compiled[key] = cupy.RawKernel(code, self.name, ("-std=c++17",))
-        compiled(grid, (threads,), args, shared_mem=shared)
+        return compiled
 
     def code(self, **types: str) -> str:
         """Return the source for dtypes given by name."""

@@ -42,7 +42,7 @@ _labels = RowKernel(
         const bool mixed = smoothing > 0;
         Peak peak;
         const W even = W(smoothing) / W(n), rest = W(1) - W(smoothing);
-        W far = 0, mass = 0;  // sums over all classes of even parts: of them times the distances from the peak, and alone
+        W far = 0, mass = 0;  // sums of even parts, times the distances from the peak and alone
         EACH_PACK {
             pack_<V> z_ = load(z, j);
             W v[V];

@@ -36,6 +36,10 @@ class Recorder:
         with self.device:
             return cupy.asarray(x)
 
+    def overlap(self, a: Any, b: Any) -> bool:
+        """Whether two arrays may have memory in common; those of the host have none."""
+        return isinstance(a, cupy.ndarray) and bool(cupy.may_share_memory(a, b))
+
     def record(self, run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         """Record what `run` launches, none of which is computed now.
 

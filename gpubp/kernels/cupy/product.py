@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -161,30 +162,7 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
-    a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
-    kind = _kinds.get(a.dtype)
-    if kind is None:
-        kind = _kinds[a.dtype] = _KINDS[str(a.dtype)]
-    code, compute, one, zero = kind
-    if code == 0 and products.float32_products == "tf32" and _has_tf32():
-        compute = _TF32
-    if accumulate:
-        zero = one
-    # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
-    m, n, k = c.shape[-1], c.shape[-2], a.shape[-1]
-    pa, pb, pc = a.data.ptr, b.data.ptr, c.data.ptr
-    if batches == 1:
-        name = "gemmEx", "gemm_ex"
-        args: tuple[Any, ...] = (
-            *(b_turned, a_turned, m, n, k, one, pb, code, b_line, pa, code, a_line),
-            *(zero, pc, code, c_line, compute, _DEFAULT),
-        )
-    else:
-        name = "gemmStridedBatchedEx", "gemm_strided_batched_ex"
-        args = (
-            *(b_turned, a_turned, m, n, k, one, pb, code, b_line, b_step, pa, code, a_line, a_step),
-            *(zero, pc, code, c_line, c_step, batches, compute, _DEFAULT),
-        )
+    name, args = _call_of(*operands)
     if cublas is not None:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
@@ -201,6 +179,68 @@ def _multiply(*operands: Any) -> None:
     workspace = cupy.empty(_WORKSPACE, np.uint8)  # of the captured step's pool; what follows on the stream may reuse it
     bindings.set_workspace(handle, workspace.data.ptr, _WORKSPACE)
     getattr(bindings, name[1])(handle, *args)
+
+
+def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
+    """The function of cuBLAS, as CuPy and nvmath-python name it, and its arguments after the handle."""
+    a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
+    kind = _kinds.get(a.dtype)
+    if kind is None:
+        kind = _kinds[a.dtype] = _KINDS[str(a.dtype)]
+    code, compute, one, zero = kind
+    if code == 0 and products.float32_products == "tf32" and _has_tf32():
+        compute = _TF32
+    if accumulate:
+        zero = one
+    # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
+    m, n, k = c.shape[-1], c.shape[-2], a.shape[-1]
+    pa, pb, pc = a.data.ptr, b.data.ptr, c.data.ptr
+    if batches == 1:
+        return ("gemmEx", "gemm_ex"), (
+            *(b_turned, a_turned, m, n, k, one, pb, code, b_line, pa, code, a_line),
+            *(zero, pc, code, c_line, compute, _DEFAULT),
+        )
+    return ("gemmStridedBatchedEx", "gemm_strided_batched_ex"), (
+        *(b_turned, a_turned, m, n, k, one, pb, code, b_line, b_step, pa, code, a_line, a_step),
+        *(zero, pc, code, c_line, c_step, batches, compute, _DEFAULT),
+    )
+
+
+def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[[Any, Any], None]:
+    """``product(a, b, out=out)`` of matrices, for many `a` and `out` that lie as these do.
+
+    All that does not change from call to call is done once, as the loops through time of recurrent networks want it.
+
+    Parameters
+    ----------
+    a, b, out, accumulate
+        As for `product`; all of them matrices.
+
+    Returns
+    -------
+    function
+        ``multiply(a, out)``.
+    """
+    (m, k), (_, n) = a.shape, b.shape
+    of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
+    if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
+
+        def whole(a: Any, out: Any) -> None:
+            product(a, b, out=out, accumulate=accumulate)
+
+        return whole
+    b = of_b[0]  # which must live as long as its address is used
+    _, args = _call_of(*of_a, *of_b, out, *of_c[2:], 1, accumulate)
+    before, between, after = args[:9], args[10:13], args[14:]
+    gemm, handle = cublas.gemmEx, cupy.cuda.device.get_cublas_handle
+
+    def multiply(a: Any, out: Any) -> None:
+        try:
+            gemm(handle(), *before, a.data.ptr, *between, out.data.ptr, *after)
+        except NotImplementedError:  # the stream is captured
+            _multiply(a, *of_a[1:], *of_b, out, *of_c[2:], 1, accumulate)
+
+    return multiply
 
 
 @cache

@@ -31,34 +31,40 @@ _WRITE = r"""
         }
 """
 
+# In 16 bits the input is kept, and two numbers a row, since the gradient may be a small difference of probabilities
+# near 1; else the output.
 _softmax = RowKernel(
     "softmax",
-    "const T* x, T* y",
-    _SEE + "const W scale = W(1) / peak.total;" + _WRITE % "exp(W(x_.of[k]) - peak.top) * scale",
+    "const T* x, T* y, W* peaks",
+    _SEE
+    + "const W scale = W(1) / peak.total;"
+    + "if (peaks && here && rank == 0) peaks[2 * row] = peak.top, peaks[2 * row + 1] = scale;"
+    + _WRITE % "exp(W(x_.of[k]) - peak.top) * scale",
     room=1,
 )
 _softmax_backward = RowKernel(
     "softmax_backward",
-    "const T* dy, const T* y, T* dx",
+    "const T* dy, const T* v, const W* peaks, T* dx",
     r"""
         T* const beside = room + length;
+        const W top = peaks && here ? peaks[2 * row] : W(0), scale = peaks && here ? peaks[2 * row + 1] : W(0);
         W dot = 0;
         EACH_PACK {
-            pack_<V> g = load(dy, j), p = load(y, j);
-            EACH_ONE dot += W(g.of[k]) * W(p.of[k]);
+            pack_<V> g = load(dy, j), p = load(v, j);
+            EACH_ONE dot += W(g.of[k]) * (peaks ? exp(W(p.of[k]) - top) * scale : W(p.of[k]));
             if (room) keep(g, j), reinterpret_cast<pack_<V>*>(beside)[j] = p;
         }
         dot = team.sum(dot);
         EACH_PACK {
-            pack_<V> g = again(dy, j), p = room ? reinterpret_cast<const pack_<V>*>(beside)[j] : load(y, j);
-            EACH_ONE g.of[k] = T(W(p.of[k]) * (W(g.of[k]) - dot));
+            pack_<V> g = again(dy, j), p = room ? reinterpret_cast<const pack_<V>*>(beside)[j] : load(v, j);
+            EACH_ONE g.of[k] = T((peaks ? exp(W(p.of[k]) - top) * scale : W(p.of[k])) * (W(g.of[k]) - dot));
             store(dx, j, g);
         }
 """,
     room=2,
 )
 
-# Of log_softmax the input is kept, and two numbers a row: its output may have too few bits to be exponentiated.
+# Of log_softmax the input is kept in any case: a logarithm of few bits is not to be exponentiated.
 _log_softmax = RowKernel(
     "log_softmax",
     "const T* x, T* y, W* peaks",
@@ -124,14 +130,16 @@ def _softmax_forward(xp: Any, needs: Any, x: Any, /, *, axis: int = -1) -> Any:
         return NotImplemented
     x, y = contiguous(x), cupy.empty(x.shape, x.dtype)
     count, n, inner = rows.shape(x, axis)
-    _softmax(count, n, x, y, inner=inner, T=x.dtype)
-    return y, y
+    peaks = cupy.empty((count, 2), wide(x)) if needs[0] and x.itemsize == 2 else None
+    _softmax(count, n, x, y, peaks, inner=inner, T=x.dtype)
+    return y, (y if peaks is None else x, peaks)
 
 
-def _softmax_cotangent(xp: Any, needs: Any, dY: Any, y: Any, *, axis: int = -1) -> Any:
-    dX = cupy.empty(y.shape, y.dtype)
-    count, n, inner = rows.shape(y, axis)
-    _softmax_backward(count, n, contiguous(dY), y, dX, inner=inner, T=y.dtype)
+def _softmax_cotangent(xp: Any, needs: Any, dY: Any, residuals: Any, *, axis: int = -1) -> Any:
+    v, peaks = residuals
+    dX = cupy.empty(v.shape, v.dtype)
+    count, n, inner = rows.shape(v, axis)
+    _softmax_backward(count, n, contiguous(dY), v, peaks, dX, inner=inner, T=v.dtype)
     return (dX,)
 
 

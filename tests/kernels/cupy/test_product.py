@@ -10,7 +10,7 @@ import pytest
 import gpubp as bp
 from gpubp.device import namespace_by_name
 from gpubp.kernels.cupy import product as module
-from gpubp.kernels.cupy.product import product
+from gpubp.kernels.cupy.product import product, repeated
 from gpubp.kernels.cupy.sums import column_sums
 
 fake = sys.modules.get("tests.fake_cublas")
@@ -114,6 +114,32 @@ def test_views_are_not_copied():
     assert [(name, args[2:5]) for name, args in fake.calls] == [("gemmEx", (4, 12, 5))]  # one product of 12 rows
 
 
+@pytest.mark.parametrize("name", TOLERANCE)
+@pytest.mark.parametrize("layouts", list(itertools.product(("rows", "slice", "every other"), ("rows", "columns"))))
+def test_repeated_products(way, layouts, name):
+    """Of many pairs of matrices that lie alike; what cannot be told to cuBLAS once is told each time."""
+    if way == "own" and name != "float32":
+        pytest.skip("as `product` itself")
+    (a, b), own = (random(shape, name) for shape in ((6, 7, 5), (5, 4))), random((6, 7, 4), name, 2)
+    x, y, out = laid_out(a, layouts[0]), laid_out(b, layouts[1]), laid_out(own, "slice")
+    for accumulate in (False, True):
+        multiply = repeated(x[0], y, out[0], accumulate=accumulate)
+        for k in (3, 0, 5):
+            multiply(x[k], out[k])
+    wanted = a.astype("f8") @ b.astype("f8")
+    agree(out[::5], 2 * wanted[::5], name, 5)
+    assert (out[1].get() == own[1]).all()
+
+
+def test_repeated_products_of_nothing():
+    for m, n, k in itertools.product((0, 2), repeat=3):
+        a, b, out = cupy.ones((m, k)), cupy.ones((k, n)), cupy.ones((m, n))
+        repeated(a, b, out)(a, out)
+        assert (out.get() == k).all()
+    with pytest.raises(ValueError, match=r"an out of shape \(2, 3\) and float64, got \(3, 2\)"):
+        repeated(cupy.ones((2, 4)), cupy.ones((4, 3)), cupy.ones((3, 2)))
+
+
 def test_infinities_and_nan(way):
     a = np.asarray([[np.inf, 1.0], [np.nan, 1.0], [3e38, 3e38], [0.0, 0.0]], "float32")
     b = np.asarray([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]], "float32")
@@ -197,6 +223,19 @@ def test_captured_products_go_to_the_own_kernel_and_say_so_once(captured, monkey
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         product(cupy.asarray(a), cupy.asarray(b))
+
+
+@on_host
+def test_repeated_products_under_capture(captured, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    a, b, out = (
+        cupy.asarray(random((6, 5), "float32")),
+        cupy.asarray(random((5, 4), "float32")),
+        cupy.zeros((6, 4), "f4"),
+    )
+    with pytest.warns(RuntimeWarning, match="CuPy cannot capture"):
+        repeated(a, b, out)(a, out)
+    agree(out, a.get().astype("f8") @ b.get(), "float32", 5)
 
 
 @on_host

@@ -116,7 +116,7 @@ def test_extreme_logits(n):
 SPECIAL = np.asarray([-INF, -1e38, -1e4, -100, -90, -20, -1, -0.0, 0.0, 1, 20, 90, 1e4, 1e38, INF, NAN], "f4")
 
 
-@pytest.mark.parametrize("name", "sigmoid relu leaky_relu elu selu silu softplus softsign gelu".split())
+@pytest.mark.parametrize("name", str.split("sigmoid relu leaky_relu elu selu silu softplus softsign gelu"))
 def test_special_numbers_of_activations(name):
     found, expected = both(name, SPECIAL)[0]
     np.testing.assert_allclose(found, expected.astype("f4"), rtol=1e-5, atol=1e-30)
@@ -239,8 +239,8 @@ def test_a_few_rows_have_their_loss_summed_by_the_kernel_itself(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_dropout_is_numpys_and_its_mask_is_drawn_again(shape, dtype):
     x = (1 + RNG.uniform(size=shape)).astype(dtype)
+    options = {"rate": 0.3, "key": (2**64 - 1, 2**63)}
     for step in (3, np.asarray(2**40), on(np.asarray(5)), on(np.asarray(5, "int32"))):
-        options = {"rate": 0.3, "key": (2**64 - 1, 2**63)}
         on_host = step.get() if hasattr(step, "get") else step
         expected = dropout(x.astype("f8"), int(on_host), **options)
         out, pull = bp.vjp(lambda x, s=step: dropout(x, s, **options), on(x))
