@@ -58,6 +58,13 @@ _KINDS = {
 _kinds: dict[Any, _Kind] = {}  # by dtype
 
 
+def _kind_of(dtype: Any) -> _Kind:
+    kind = _kinds.get(dtype)
+    if kind is None:
+        kind = _kinds[dtype] = _KINDS[str(dtype)]
+    return kind
+
+
 def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any:
     """``a @ b`` of CuPy arrays of one floating dtype.
 
@@ -67,7 +74,8 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
         Of shapes (..., m, k) and (..., k, n), whose first axes broadcast. Views of which one of the last two axes is
         contiguous are taken as they are, so that ``x.T`` or a slice of rows or columns costs nothing.
     out
-        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`.
+        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`. Of the dtype of
+        these, or of float32, which holds all digits of products of 16 bits.
     accumulate
         Whether to add to `out` instead of overwriting it, in the same pass.
 
@@ -117,7 +125,7 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    if out.shape != shape or out.dtype != dtype:
+    if out.shape != shape or (out.dtype != dtype and not (dtype.itemsize == 2 and out.dtype == np.float32)):
         raise ValueError(f"product expects an out of shape {shape} and {dtype}, got {out.shape} and {out.dtype}")
     return out
 
@@ -184,10 +192,8 @@ def _multiply(*operands: Any) -> None:
 def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """The function of cuBLAS, as CuPy and nvmath-python name it, and its arguments after the handle."""
     a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
-    kind = _kinds.get(a.dtype)
-    if kind is None:
-        kind = _kinds[a.dtype] = _KINDS[str(a.dtype)]
-    code, compute, one, zero = kind
+    code, compute, one, zero = _kind_of(a.dtype)
+    of_c = code if c.dtype == a.dtype else _kind_of(c.dtype).code
     if code == 0 and products.float32_products == "tf32" and _has_tf32():
         compute = _TF32
     if accumulate:
@@ -198,11 +204,11 @@ def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     if batches == 1:
         return ("gemmEx", "gemm_ex"), (
             *(b_turned, a_turned, m, n, k, one, pb, code, b_line, pa, code, a_line),
-            *(zero, pc, code, c_line, compute, _DEFAULT),
+            *(zero, pc, of_c, c_line, compute, _DEFAULT),
         )
     return ("gemmStridedBatchedEx", "gemm_strided_batched_ex"), (
         *(b_turned, a_turned, m, n, k, one, pb, code, b_line, b_step, pa, code, a_line, a_step),
-        *(zero, pc, code, c_line, c_step, batches, compute, _DEFAULT),
+        *(zero, pc, of_c, c_line, c_step, batches, compute, _DEFAULT),
     )
 
 
@@ -309,7 +315,7 @@ _product = Kernel(
     "matrix_product",
     r"""
 extern "C" __global__ void __launch_bounds__(256) matrix_product(
-    const T* a, const T* b, T* c, W* parts, long long m, long long n, long long k,
+    const T* a, const T* b, T* c, W* wide, W* parts, long long m, long long n, long long k,
     long long a_row, long long a_column, long long a_step, long long b_row, long long b_column, long long b_step,
     long long c_row, long long c_step, long long batches, long long splits, long long accumulate)
 {
@@ -367,8 +373,9 @@ extern "C" __global__ void __launch_bounds__(256) matrix_product(
                 if (splits > 1) {
                     parts[((split * batches + batch) * m + r) * n + s] = sums[i][j];
                 } else {
-                    T* to = c + batch * c_step + r * c_row + s;
-                    *to = T(accumulate ? W(*to) + sums[i][j] : sums[i][j]);
+                    long long to = batch * c_step + r * c_row + s;
+                    if (wide) wide[to] = accumulate ? wide[to] + sums[i][j] : sums[i][j];
+                    else c[to] = T(accumulate ? W(c[to]) + sums[i][j] : sums[i][j]);
                 }
             }
     }
@@ -388,7 +395,8 @@ def _tiled(
     parts = parts_for(splits, (batches, m, n), a.dtype)
     of_a, of_b = (1, a_line) if a_turned else (a_line, 1), (1, b_line) if b_turned else (b_line, 1)
     args = (m, n, k, *of_a, a_step, *of_b, b_step, c_line, c_step, batches, splits, int(accumulate))
-    _product((jobs, min(batches * splits, 65535)), 256, a, b, c, parts, *args, T=a.dtype)
+    into = (c, None) if c.dtype == a.dtype else (None, c)
+    _product((jobs, min(batches * splits, 65535)), 256, a, b, *into, parts, *args, T=a.dtype)
     if parts is not None:
         sum_of_parts(parts, c, (batches, m, n), c_line, c_step, accumulate)
 
