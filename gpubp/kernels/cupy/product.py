@@ -74,8 +74,8 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
         Of shapes (..., m, k) and (..., k, n), whose first axes broadcast. Views of which one of the last two axes is
         contiguous are taken as they are, so that ``x.T`` or a slice of rows or columns costs nothing.
     out
-        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`. Of the dtype of
-        these, or of float32, which holds all digits of products of 16 bits.
+        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`. Of the dtype
+        of these, or of float32 for those of 16 bits.
     accumulate
         Whether to add to `out` instead of overwriting it, in the same pass.
 
