@@ -346,9 +346,20 @@ def bernoulli(
         return xp.reshape(xp.asarray(halves <= largest), shape)
     if type(step).__module__ == "numpy":
         step = int(step)
+    if type(like).__module__.startswith("cupy") and (own := _kernels_for_cupy()) is not None:
+        return own.bernoulli(keep, key, step, shape, stream)
     words = _philox(xp, key, step, stream, -(-n // 8), like.device)
     pairs = xp.stack([words & _LOW, _shifted(words, 32)], axis=-1)
     return xp.reshape(xp.reshape(pairs, (-1,))[:n] <= largest, shape)
+
+
+@functools.lru_cache
+def _kernels_for_cupy() -> Any:
+    """The module with the same draw in one kernel, if it has not been taken away."""
+    try:
+        return import_module(f"{__package__}.kernels.cupy.random")
+    except ImportError:
+        return None
 
 
 def _philox_of_numpy(key: tuple[int, int], step: int, stream: int, n: int) -> Any:

@@ -337,7 +337,8 @@ extern "C" void run_(void** p_, const long long* n_, long long size_) {{
             pointers, results = _Pointers(), []
             for k, (p, x) in enumerate(zip(parameters, values, strict=True)):
                 data = x._data if _standin(x) else np.asarray(x, _dtype(types.get(p.type, p.type)))
-                copy = pointers.add(data if p.raw or k >= nin else np.broadcast_to(data, shape))
+                whole = p.raw or k >= nin or data.shape == shape  # (an input may be an output, too)
+                copy = pointers.add(data if whole else np.broadcast_to(data, shape))
                 if k >= nin or (p.raw and _standin(x)):
                     results.append((data, copy))
             pointers.run(code, n)

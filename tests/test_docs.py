@@ -73,6 +73,8 @@ def test_shown_results(page):
 def test_docstrings(source, monkeypatch):
     if source.stem == "strategies":
         pytest.importorskip("hypothesis")
+    if source.parent.name == "cupy":
+        pytest.importorskip("cupy")
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     fused = sys.modules["gpubp.fused"]
     monkeypatch.setattr(fused, "FUSED", dict(fused.FUSED))  # examples of fused functions need no catalogue record

@@ -594,14 +594,14 @@ def _wanted(needs: tuple[bool, ...], *positions: int) -> tuple[bool, ...]:
     return (*chosen, *[False] * (5 - len(chosen)))
 
 
-def _affine(x: Any, W: Any, b: Any) -> Any:
-    return x @ W if b is None else x @ W + b
+def _affine(xp: Any, x: Any, W: Any, b: Any) -> Any:
+    return xp.matmul(x, W) if b is None else xp.matmul(x, W) + b
 
 
 def _one_step(
     cell: Cell, xp: Any, wanted: tuple[bool, ...], x: Any, states: Arrays, W: Any, U: Any, b: Any, b_hn: Any = None
 ) -> tuple[Arrays, Any]:
-    new, kept = cell.step(xp, _affine(x, W, b), states[0] @ U, states, b_hn)
+    new, kept = cell.step(xp, _affine(xp, x, W, b), xp.matmul(states[0], U), states, b_hn)
     return new, (x, states, new, kept, Weights(wanted, W, U))
 
 
@@ -614,7 +614,7 @@ def _back_one_step(cell: Cell, xp: Any, cotangents: Any, residuals: Any) -> tupl
 
 
 def _of_states(xp: Any, dp: Any, direct: Arrays, U: Any) -> Arrays:
-    dh = dp @ xp.matrix_transpose(U)
+    dh = xp.matmul(dp, xp.matrix_transpose(U))
     return dh if direct[0] is None else dh + direct[0], *direct[1:]
 
 
@@ -622,9 +622,9 @@ def _of_weights(xp: Any, weights: Weights, x: Any, h: Any, da: Any, dp: Any) -> 
     """Give the cotangents of x, W, U, b and b_hn, from those of a = x W + b and p = h U, all with two axes."""
     wanted, W, U = weights
     return [
-        da @ xp.matrix_transpose(W) if wanted[0] else None,
-        xp.matrix_transpose(x) @ da if wanted[1] else None,
-        xp.matrix_transpose(h) @ dp if wanted[2] else None,
+        xp.matmul(da, xp.matrix_transpose(W)) if wanted[0] else None,
+        xp.matmul(xp.matrix_transpose(x), da) if wanted[1] else None,
+        xp.matmul(xp.matrix_transpose(h), dp) if wanted[2] else None,
         xp.sum(da, axis=0) if wanted[3] else None,
         xp.sum(dp[:, dp.shape[1] - U.shape[0] :], axis=0) if wanted[4] else None,
     ]
@@ -647,11 +647,11 @@ def _forwards(
     """Give the outputs and the last states, and what `_backwards` reads."""
     batch, time, n_in = x.shape
     rows = xp.reshape(xp.permute_dims(x, (1, 0, 2)), (time * batch, n_in))
-    a = xp.reshape(_affine(rows, W, b), (time, batch, W.shape[1]))
+    a = xp.reshape(_affine(xp, rows, W, b), (time, batch, W.shape[1]))
     states = _initial(x, U, *states)
     keep, steps, outputs = any(needs), [], []
     for t in _times(time, reverse):
-        new, kept = cell.step(xp, a[t, ...], states[0] @ U, states, b_hn)
+        new, kept = cell.step(xp, a[t, ...], xp.matmul(states[0], U), states, b_hn)
         if keep:
             steps.append((states, new, kept))
         if mask is None:

@@ -3,17 +3,10 @@
 An override takes CuPy's float16, bfloat16, float32 and float64 arrays and declines others.
 """
 
-from . import activation, attention, embedding, normalization, pooling, positions, product, recurrent, softmax, sums
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "activation",
-    "attention",
-    "embedding",
-    "normalization",
-    "pooling",
-    "positions",
-    "product",
-    "recurrent",
-    "softmax",
-    "sums",
-]
+__all__ = [module.name for module in iter_modules(__path__)]
+
+for _name in __all__:
+    import_module(f"{__name__}.{_name}")

@@ -22,8 +22,10 @@ extern "C" __global__ void __launch_bounds__(256) column_sums(
     long long column = blockIdx.x * 32LL + threadIdx.x % 32;
     int strand = threadIdx.x / 32;
     W sum = 0;
-    if (column < n)
+    if (column < n) {
+        #pragma unroll 4
         for (long long row = from + strand; row < to; row += 8) sum += W(x[row * n + column]);
+    }
     strands[strand][threadIdx.x % 32] = sum;
     __syncthreads();
     if (strand || column >= n) return;
@@ -79,10 +81,15 @@ def column_sums(x: Any) -> Any:
     n = x.shape[-1]
     rows = math.prod(x.shape[:-1])
     out = cupy.empty(n, x.dtype)
-    across = -(-n // 32)
-    chunks = max(1, min(-(-rows // 64), 512 // max(across, 1)))
-    parts = parts_for(chunks, (n,), x.dtype)
-    _column_sums((across, chunks), 256, x, out, parts, rows, n, chunks, T=x.dtype)
+    grid, parts = partition(rows, n, x.dtype)
+    _column_sums(grid, 256, x, out, parts, rows, n, grid[1], T=x.dtype)
     if parts is not None:
         sum_of_parts(parts, out, (1, 1, n), n, n, False)
     return out
+
+
+def partition(rows: int, n: int, dtype: Any) -> tuple[tuple[int, int], Any]:
+    """Blocks of 32 columns and some 256 rows each, at most about 1024, and room for the sums of each part of rows."""
+    across = -(-n // 32)
+    down = max(1, min(-(-rows // 256), 1024 // max(across, 1)))
+    return (across, down), parts_for(down, (n,), dtype)
