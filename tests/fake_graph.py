@@ -223,7 +223,15 @@ class Graph:
             x[...] = known
         self.before.clear()
         for base in self.own.values():
-            base[...] = True if base.dtype.kind == "b" else -99 if base.dtype.kind in "iu" else np.nan
+            base[...] = (
+                True
+                if base.dtype.kind == "b"
+                else -99
+                if base.dtype.kind == "i"
+                else 99
+                if base.dtype.kind == "u"
+                else np.nan
+            )
         return self
 
     def launch(self, stream: Any = None) -> None:

@@ -9,12 +9,9 @@ same cuBLAS do, if they are installed; else a kernel of this module.
 from __future__ import annotations
 
 import math
-import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cupy
@@ -22,6 +19,7 @@ import numpy as np
 from array_api_compat.cupy import tensordot as _tensordot
 
 from ... import products
+from .bindings import bindings, handle, room
 from .common import Kernel, is_floating
 from .sums import parts_for, sum_of_parts
 
@@ -58,11 +56,17 @@ _KINDS = {
 _kinds: dict[Any, _Kind] = {}  # by dtype
 
 
-def _kind_of(dtype: Any) -> _Kind:
+def kind_of(dtype: Any) -> _Kind:
+    """What cuBLAS calls a floating dtype."""
     kind = _kinds.get(dtype)
     if kind is None:
         kind = _kinds[dtype] = _KINDS[str(dtype)]
     return kind
+
+
+def compute_of(kind: _Kind) -> int:
+    """The type that cuBLAS is to compute in, by the policy of this moment."""
+    return _TF32 if kind.code == 0 and products.float32_products == "tf32" and _has_tf32() else kind.compute
 
 
 def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any:
@@ -177,25 +181,25 @@ def _multiply(*operands: Any) -> None:
             return
         except NotImplementedError:  # the stream is captured
             pass
-    bindings = _bindings()
-    if bindings is None:
+    other = bindings("cublas")
+    if other is None:
         _say_once()
         _tiled(*operands)
         return
-    handle = _handle(bindings)
-    bindings.set_stream(handle, cupy.cuda.get_current_stream().ptr)
-    workspace = cupy.empty(_WORKSPACE, np.uint8)  # of the captured step's pool; what follows on the stream may reuse it
-    bindings.set_workspace(handle, workspace.data.ptr, _WORKSPACE)
-    getattr(bindings, name[1])(handle, *args)
+    own = handle("cublas")
+    other.set_stream(own, cupy.cuda.get_current_stream().ptr)
+    space = room(_WORKSPACE)
+    other.set_workspace(own, space.data.ptr, _WORKSPACE)
+    getattr(other, name[1])(own, *args)
 
 
 def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """The function of cuBLAS, as CuPy and nvmath-python name it, and its arguments after the handle."""
     a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
-    code, compute, one, zero = _kind_of(a.dtype)
-    of_c = code if c.dtype == a.dtype else _kind_of(c.dtype).code
-    if code == 0 and products.float32_products == "tf32" and _has_tf32():
-        compute = _TF32
+    kind = kind_of(a.dtype)
+    code, _, one, zero = kind
+    compute = compute_of(kind)
+    of_c = code if c.dtype == a.dtype else kind_of(c.dtype).code
     if accumulate:
         zero = one
     # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
@@ -258,33 +262,13 @@ def _has_tf32() -> bool:
     return _tf32_of(cupy.cuda.runtime.getDevice())
 
 
-# -- cuBLAS while a stream is captured
-
-
-@cache
-def _bindings() -> Any:
-    """nvmath-python's bindings of cuBLAS, or None."""
-    return import_module("nvmath.bindings.cublas") if find_spec("nvmath") is not None else None
-
-
-_of_thread = threading.local()
-
-
-def _handle(bindings: Any) -> int:
-    """A handle of cuBLAS for this thread and device, which stays."""
-    handles: dict[int, int] = _of_thread.__dict__.setdefault("handles", {})
-    device = cupy.cuda.runtime.getDevice()
-    if device not in handles:
-        handles[device] = bindings.create()
-    return handles[device]
-
-
 def prepare() -> None:
     """Make what products need under capture and should not be made then: call it before."""
     if cublas is not None:
         cupy.cuda.device.get_cublas_handle()
-    if (bindings := _bindings()) is not None:
-        _handle(bindings)
+    for library in ("cublas", "cublasLt"):
+        if bindings(library) is not None:
+            handle(library)
 
 
 _said = False
