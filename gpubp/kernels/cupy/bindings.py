@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import OrderedDict
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,16 +31,22 @@ def bindings(library: str) -> Any:
     return found
 
 
-_of_thread = threading.local()
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.handles: dict[tuple[str, int], int] = {}
+        self.plans: OrderedDict[Any, Any] = OrderedDict()
+
+
+#: What each thread has of its own: handles by library and device, plans of `lt` by form, the last used last.
+of_thread = _Thread()
 
 
 def handle(library: str) -> int:
     """Return this thread's handle of a library for the current device; it stays."""
-    handles: dict[tuple[str, int], int] = _of_thread.__dict__.setdefault("handles", {})
     key = library, cupy.cuda.runtime.getDevice()
-    found = handles.get(key)
+    found = of_thread.handles.get(key)
     if found is None:
-        found = handles[key] = bindings(library).create()
+        found = of_thread.handles[key] = bindings(library).create()
     return found
 
 

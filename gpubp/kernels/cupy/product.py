@@ -9,8 +9,10 @@ same cuBLAS do, if they are installed; else a kernel of this module.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -113,19 +115,18 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
     if batch != bshape[:-2]:
         batch = np.broadcast_shapes(batch, bshape[:-2])
     shape = (*batch, ashape[-2], bshape[-1])
-    given = out
-    out = cupy.empty(shape, a.dtype) if out is None else _checked(out, shape, a.dtype)
-    if not out.size:
-        return out
-    if not ashape[-1]:
-        if given is None or not accumulate:
-            out.fill(0)
-        return out
-    c, transposed, c_row, c_step = _laid_out(out, batch)
-    if c is not out or transposed:
-        raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
-    _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
-    return out
+    if out is None:
+        c, c_row, c_step = cupy.empty(shape, a.dtype), shape[-1], shape[-2] * shape[-1]
+        accumulate = False
+    else:
+        c, transposed, c_row, c_step = _laid_out(_checked(out, shape, a.dtype), batch)
+        if c is not out or transposed:
+            raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
+    if ashape[-1] and c.size:
+        _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
+    elif not accumulate:
+        c.fill(0)
+    return c
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -140,7 +141,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
     What cannot be told in these terms is copied. Steps are in elements.
     """
     size, shape, strides = x.itemsize, x.shape, x.strides
-    step = _joined(shape, strides, batch)
+    step = 0 if len(shape) == 2 else _joined(shape, strides, batch)
     rows, columns = shape[-2:]
     row, column = strides[-2] // size, strides[-1] // size
     if step is not None:
@@ -156,7 +157,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
 
 def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...]) -> int | None:
     """The step, in bytes, that leads through all of `batch`, if there is one."""
-    if len(shape) == 2 or math.prod(shape[:-2]) == 1:
+    if math.prod(shape[:-2]) == 1:
         return 0
     if shape[:-2] != batch:
         return None
@@ -175,7 +176,7 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
     name, args = _call_of(*operands)
-    if cublas is not None:
+    if cublas is not None and not _thread.as_captured:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
             return
@@ -233,7 +234,8 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     """
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
-    if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
+    as_they_lie = of_a[0] is a and of_c[0] is out and not of_c[1]
+    if cublas is None or _thread.as_captured or not (m and n and k) or not as_they_lie:
 
         def whole(a: Any, out: Any) -> None:
             product(a, b, out=out, accumulate=accumulate)
@@ -260,6 +262,23 @@ def _tf32_of(device: int) -> bool:
 
 def _has_tf32() -> bool:
     return _tf32_of(cupy.cuda.runtime.getDevice())
+
+
+class _Thread(threading.local):
+    as_captured = False
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Have products computed as they are under capture, to the same bits."""
+    _thread.as_captured = True
+    try:
+        yield
+    finally:
+        _thread.as_captured = False
 
 
 def prepare() -> None:

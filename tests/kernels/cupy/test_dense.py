@@ -196,4 +196,4 @@ def test_what_cublaslt_refuses_goes_the_other_way(nvmath, monkeypatch):
         )
         assert [name for name, _ in fake.calls] == ["gemmEx"] * 3
     assert all(thing["kind"] == "handle" for thing in cublaslt.alive.values())  # nothing was left behind
-    assert len(bindings._of_thread.plans) == 2  # that there is none is known
+    assert len(bindings.of_thread.plans) == 2  # that there is none is known
