@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -207,7 +208,8 @@ class CapturedStep:
             if problem is not None:
                 self._give_up(problem)
             return out
-        with writes() as written:
+        last = graph is not None or self._times(arguments.key) >= self.warmup  # before a recording
+        with writes() as written, self._recorder.as_recorded() if last else nullcontext():
             out = arguments.call(self.step)
         for other in self._graphs.values():  # launches are going to overwrite that
             out = _apart(self._recorder, out, other.own)
@@ -217,9 +219,7 @@ class CapturedStep:
                 return out
             del self._graphs[arguments.key]
             self._count_in_vain(graph, f"{what} is another one from call to call")
-        elif self._times(arguments.key) < self.warmup:
-            return out
-        if self.reason is None:
+        if last and self.reason is None:
             self._record(arguments, list(written))
         return out
 
@@ -253,10 +253,18 @@ class CapturedStep:
         if self.required:
             raise NotCapturable(message)
         if not quietly:
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=_users_level())
 
     def __repr__(self) -> str:
         return f"capture({getattr(self.step, '__name__', type(self.step).__name__)})"
+
+
+def _users_level() -> int:
+    """How far up the user's line is from who asks, as `warnings.warn` counts."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and not is_users(frame.f_globals):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class _Arguments:
