@@ -17,7 +17,7 @@ __all__ = ["main"]
 _PURPOSES = {
     "cuda12": "computing on NVIDIA GPUs with CuPy, driver for CUDA 12",
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
-    "nvmath": "cuBLAS in captured steps, and dense layers in one call",
+    "nvmath": "dense layers with bias and ReLU in one call",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",
