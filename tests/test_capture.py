@@ -131,6 +131,20 @@ def test_shapes_that_come_once_cost_no_recording(cupy):
     assert captured.reason is None
 
 
+def test_numbers_that_are_other_ones_at_every_call_end_it(cupy):
+    captured = bp.capture(lambda x, k: x + k)
+
+    def calls():
+        for k in range(140):
+            assert float(captured(cupy.asarray(np.ones(1)), k)[0]) == 1 + k
+
+    with pytest.warns(
+        RuntimeWarning, match="since its arguments have other shapes, or other numbers that are no arrays"
+    ):
+        calls()
+    assert not captured._graphs
+
+
 def test_host_arrays_are_moved_to_where_the_step_computes(cupy):
     w = cupy.asarray(numbers(3))
     captured = bp.capture(lambda x: x * w)
