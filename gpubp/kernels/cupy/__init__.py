@@ -3,6 +3,6 @@
 An override takes CuPy's float16, bfloat16, float32 and float64 arrays and declines others.
 """
 
-from . import activation, softmax
+from . import activation, softmax, update
 
-__all__ = ["activation", "softmax"]
+__all__ = ["activation", "softmax", "update"]
