@@ -52,6 +52,7 @@ OPTIMIZERS = {
     "Nesterov": lambda net: optim.SGD(net, 0.1, momentum=0.9, nesterov=True),
     "Adam": lambda net: optim.Adam(net, 0.1, weight_decay=0.1),
     "AdamW": lambda net: optim.AdamW(net, 0.1),
+    "AdamW, clipped and scaled": lambda net: optim.AdamW(net, 0.1, clip_norm=1.0, loss_scale="dynamic"),
 }
 
 

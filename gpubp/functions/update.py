@@ -175,10 +175,9 @@ class Guard(NamedTuple):
 
 
 def measure(xp: Any, gradients: Sequence[Any], dtype: Any) -> tuple[Any, Any]:
-    """Return the norm over all gradients, in `dtype`, and whether every element is finite: 0-d arrays."""
+    """Return the norm over all gradients, none of 16 bits, in `dtype`; and whether all is finite: 0-d arrays."""
     total, finite = None, None
     for g in gradients:
-        g = as_wide(xp, g)
         squares = xp.real(g * xp.conj(g)) if is_complex(g) else g * g
         part, fine = xp.astype(xp.sum(squares), dtype), xp.all(xp.isfinite(g))
         total = part if total is None else total + part
@@ -214,11 +213,6 @@ def is_narrow(dtype: Any) -> bool:
     return "float16" in str(dtype)
 
 
-def as_wide(xp: Any, x: Any) -> Any:
-    """A 16-bit array as float32, any other as it is."""
-    return xp.astype(x, xp.float32) if is_narrow(x.dtype) else x
-
-
 class Store:
     """Parameters and what an optimizer remembers of them; this one makes new arrays at every step.
 
@@ -243,6 +237,8 @@ class Store:
         What the arrays of a state are.
     replaces : bool
         Whether `arrays` are others after each step.
+    is_device : bool
+        Whether a step only launches what a CUDA graph can repeat, provided that `refresh` was called before it.
     steps, skipped, good : int or 0-d array
         Steps taken, steps skipped since a gradient was not finite, and steps taken since the loss scale last changed.
     norm : 0-d array or None
@@ -255,6 +251,7 @@ class Store:
     of_library: ClassVar[dict[str, Callable[..., Store]]] = {}
 
     replaces = True
+    is_device = False
 
     def __init__(self, update: Update, arrays: Sequence[Any], slots: int, guard: Guard) -> None:
         self.update, self.guard, self.names = update, guard, update.slots[:slots]
@@ -269,9 +266,11 @@ class Store:
 
     def _prepare(self, slots: int) -> None:
         xp, like = self.xp, self.arrays[0]
-        wide = [as_wide(xp, x) for x in self.arrays]
+        self._narrow = [is_narrow(x.dtype) for x in self.arrays]
+        wide = self._widened(self.arrays)
         self.slots: list[State] = [tuple(xp.zeros_like(x) for _ in range(slots)) for x in wide]
-        self._dtype = xp.float64 if any(str(x.dtype).endswith(("float64", "complex128")) for x in wide) else xp.float32
+        self._real = [xp.real(x).dtype if is_complex(x) else x.dtype for x in wide]
+        self._dtype = xp.float64 if any(str(dtype).endswith("float64") for dtype in self._real) else xp.float32
         if self.guard.looks or self.guard.loss_scale:
             zero = xp.zeros((), dtype=xp.int32, device=like.device)
             self.steps, self.skipped, self.good = zero, zero, zero
@@ -283,7 +282,11 @@ class Store:
         self.arrays = list(arrays)
 
     def refresh(self, settings: dict[str, Any]) -> None:
-        """Hand the settings on to where a captured step reads them, if it does."""
+        """Put the settings where steps read them, if that is on the device."""
+
+    def changed_arrays(self) -> list[Any]:
+        """Return the arrays that a step changes in place."""
+        return []
 
     def count(self, name: str) -> Any:
         """Return one of `COUNTS` as a 0-d int32 array where the parameters are."""
@@ -301,11 +304,12 @@ class Store:
 
     def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
         """Change the parameters and their state; where the gradient is None, leave them as they are."""
-        if not (self.guard.looks or self.guard.loss_scale):
+        xp, (clip_norm, skip, rule) = self.xp, self.guard
+        gradients = self._widened(gradients)
+        if not (self.guard.looks or rule):
             self.steps += 1
             self._update(gradients, settings, self.steps, None, None)
             return
-        xp, (clip_norm, skip, rule) = self.xp, self.guard
         factor = take = None
         if rule is not None:
             factor = 1 / xp.astype(self.scale, self._dtype)
@@ -327,20 +331,24 @@ class Store:
 
     def _update(self, gradients: Sequence[Any], settings: dict[str, Any], t: Any, factor: Any, take: Any) -> None:
         xp = self.xp
-        for k, (p, g, state) in enumerate(zip(self.arrays, gradients, self.slots, strict=True)):
+        for k, (p, g) in enumerate(zip(self._widened(self.arrays), gradients, strict=True)):
             if g is None:
                 continue
-            wide, g = as_wide(xp, p), as_wide(xp, g)
-            dtype = self._real(wide)
+            state, dtype = self.slots[k], self._real[k]
             if factor is not None:
                 g = g * xp.astype(factor, dtype)
             number = t if isinstance(t, int) else xp.astype(t, dtype)
-            new, after = self.update(xp, wide, g, state, t=number, **settings)
+            new, after = self.update(xp, p, g, state, t=number, **settings)
             if take is not None:
-                new = xp.where(take, new, wide)
+                new = xp.where(take, new, p)
                 after = tuple(xp.where(take, a, s) for a, s in zip(after, state, strict=True))
-            self.arrays[k], self.slots[k] = xp.astype(new, p.dtype, copy=False), after
+            self.arrays[k] = xp.astype(new, self.arrays[k].dtype) if self._narrow[k] else new
+            self.slots[k] = after
 
-    def _real(self, x: Any) -> Any:
-        """The dtype of the real part of an array's elements."""
-        return self.xp.real(x).dtype if is_complex(x) else x.dtype
+    def _widened(self, arrays: Sequence[Any]) -> list[Any]:
+        """The arrays, those of 16 bits as float32."""
+        xp = self.xp
+        return [
+            xp.astype(x, xp.float32) if narrow and x is not None else x
+            for x, narrow in zip(arrays, self._narrow, strict=True)
+        ]

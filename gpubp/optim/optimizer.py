@@ -121,8 +121,11 @@ class Optimizer(ABC):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
             raise
-        self._store.step(gradients, self.settings())
-        if self._store.replaces:
+        store, settings = self._store, self.settings()
+        if store.is_device:
+            store.refresh(settings)
+        store.step(gradients, settings)
+        if store.replaces:
             self._put()
 
     def before_launch(self) -> None:

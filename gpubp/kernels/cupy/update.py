@@ -32,7 +32,7 @@ _TABLE = np.dtype([("gradient", "u8", MANY), ("first", "i4", MANY + 1), ("last",
 
 _STRUCTS = f"""
 struct Given {{ double {", ".join(GIVEN)}; }};
-struct Step {{ Given given; double {", ".join(MADE)}; }};
+struct Step {{ double {", ".join(MADE)}; }};
 struct Table {{
     const T* gradient[{MANY}];  // null where the parameter is frozen
     int first[{MANY} + 1];      // tile of each
@@ -115,7 +115,8 @@ prepare = Kernel(
     "optimizer_prepare",
     _STRUCTS
     + r"""
-extern "C" __global__ void optimizer_prepare(Step* step, float* scale, const double* sums, long long count)
+extern "C" __global__ void optimizer_prepare(const Given* from_host, Step* step, float* scale, const double* sums,
+                                             long long count)
 {
     double sum = 0, bad = 0;
     for (long long k = threadIdx.x; k < count; k += blockDim.x) {
@@ -125,7 +126,7 @@ extern "C" __global__ void optimizer_prepare(Step* step, float* scale, const dou
     sum = block_sum(sum);
     bad = block_sum(bad);
     if (threadIdx.x) return;
-    Given given = step->given;
+    Given given = *from_host;
     bool finite = bad == 0, taken = finite || !given.skip;
     double factor = scale ? 1 / double(*scale) : 1;
     if (sums) {
@@ -159,9 +160,9 @@ give = Kernel(
     "optimizer_give",
     _STRUCTS
     + r"""
-extern "C" __global__ void optimizer_give(const __grid_constant__ Given given, Step* step)
+extern "C" __global__ void optimizer_give(const __grid_constant__ Given given, Given* to)
 {
-    if (blockIdx.x == 0 && threadIdx.x == 0) step->given = given;
+    if (threadIdx.x == 0) *to = given;
 }
 """,
     {"T": ("float64",)},
@@ -172,11 +173,12 @@ sgd = Kernel(
     _STRUCTS
     + _FOURS
     + r"""
-extern "C" __global__ void optimizer_sgd(const __grid_constant__ Table table, T* parameters, W* vs, const Step* step)
+extern "C" __global__ void optimizer_sgd(const __grid_constant__ Table table, T* parameters, W* vs,
+                                         const Given* given, const Step* step)
 {
     if (!step->taken) return;
-    W factor = step->factor, rate = step->rate, decay = step->given.decay, momentum = step->given.momentum;
-    bool nesterov = step->given.nesterov;
+    W factor = step->factor, rate = step->rate, decay = given->decay, momentum = given->momentum;
+    bool nesterov = given->nesterov;
     each_four(table, [&](long long at, const T* gradient, int count, bool aligned) {
         W g[4], p[4], v[4];
         load(gradient, count, aligned, g);
@@ -203,10 +205,10 @@ adam = Kernel(
     + _FOURS
     + r"""
 extern "C" __global__ void optimizer_adam(const __grid_constant__ Table table, T* parameters, W* ms, W* vs,
-                                          const Step* step)
+                                          const Given* from_host, const Step* step)
 {
     if (!step->taken) return;
-    Given given = step->given;
+    Given given = *from_host;
     W factor = step->factor, rate = step->rate, inverse = 1 / step->root, eps = given.eps;
     W keep1 = given.beta1, new1 = 1 - given.beta1, keep2 = given.beta2, new2 = 1 - given.beta2;
     W decay = given.decoupled ? 0 : given.decay, keep = given.decoupled ? 1 - given.lr * given.decay : 1;
@@ -237,6 +239,7 @@ class DeviceStore(Store):
     """Parameters as views of one flat buffer for each dtype; see this module."""
 
     replaces = False
+    is_device = True
 
     def _prepare(self, slots: int) -> None:
         given = self.arrays
@@ -250,8 +253,9 @@ class DeviceStore(Store):
                 self.arrays[k], self.slots[k] = view, state
         self._kernel = KERNELS[self.update]
         self._settings: dict[str, Any] | None = None
-        self._step = cupy.zeros(len(GIVEN) + len(MADE), dtype="float64")
-        made = dict(zip(MADE, self._step[len(GIVEN) :], strict=True))
+        self._given = cupy.zeros(len(GIVEN), dtype="float64")
+        self._step = cupy.zeros(len(MADE), dtype="float64")
+        made = {name: self._step[k] for k, name in enumerate(MADE)}
         self.steps, self.skipped, self.good = made["steps"], made["skipped"], made["good"]
         self._sums = None
         if self.guard.looks:
@@ -275,6 +279,10 @@ class DeviceStore(Store):
         if scale is not None:
             self.scale[...] = scale
 
+    def changed_arrays(self) -> list[Any]:
+        buffers = [x for flat in self._flats for x in flat.buffers if x is not None]
+        return [*buffers, self._step, *([] if self.scale is None else [self.scale])]
+
     def refresh(self, settings: dict[str, Any]) -> None:
         if settings == self._settings:
             return
@@ -282,10 +290,9 @@ class DeviceStore(Store):
         given = np.zeros(1, _GIVEN)
         for name, value in _numbers(settings, self.guard).items():
             given[name] = value
-        give(1, 32, given, self._step, T="float64")
+        give(1, 32, given, self._given, T="float64")
 
     def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
-        self.refresh(settings)
         kept = [flat.point([gradients[k] for k in flat.members]) for flat in self._flats]  # until they are launched
         done = 0
         if self._sums is not None:
@@ -293,10 +300,10 @@ class DeviceStore(Store):
                 for table in flat.tables:
                     look(table.sums, 32 * WARPS, table.data, self._sums, done, T=flat.dtype)
                     done += table.sums
-        prepare(1, 512, self._step, self.scale, self._sums, done, T="float64")
+        prepare(1, 256 if done else 32, self._given, self._step, self.scale, self._sums, done, T="float64")
         for flat in self._flats:
             for table in flat.tables:
-                self._kernel(table.blocks, 32 * WARPS, table.data, *flat.buffers, self._step, T=flat.dtype)
+                self._kernel(table.blocks, 32 * WARPS, table.data, *flat.buffers, self._given, self._step, T=flat.dtype)
         del kept
 
 
