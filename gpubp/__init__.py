@@ -3,13 +3,14 @@
 Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
 `custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `functions`, `losses`, `optim`, `data`, `fit`,
 `evaluate`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`,
-`constant`, `tree`. Proof: `testing`.
+`constant`, `tree`, `matmul_precision`. Proof: `testing`.
 """
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 from . import tree as tree
+from .capture import capture as capture
 from .device import Device as Device
 from .device import device as device
 from .device import from_dlpack as from_dlpack
@@ -18,6 +19,7 @@ from .fused import custom_vjp as custom_vjp
 from .fused import fused as fused
 from .namespace import array_namespace as array_namespace
 from .namespace import constant as constant
+from .products import matmul_precision as matmul_precision
 from .transform import checkpoint as checkpoint
 from .transform import grad as grad
 from .transform import hessian as hessian
@@ -64,6 +66,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Device",
     "array_namespace",
+    "capture",
     "checkpoint",
     "constant",
     "custom_vjp",
@@ -75,6 +78,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "matmul_precision",
     "stop_gradient",
     "to_device",
     "to_numpy",

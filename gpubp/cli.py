@@ -17,11 +17,13 @@ __all__ = ["main"]
 _PURPOSES = {
     "cuda12": "computing on NVIDIA GPUs with CuPy, driver for CUDA 12",
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
+    "nvmath": "cuBLAS in captured steps, and dense layers in one call",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",
     "test": "running the tests; checks against array-api-strict",
     "peers": "comparing gradients with PyTorch, JAX and autograd",
+    "gpu-compile": "compiling the CUDA kernels where there is no GPU",
     "dev": "linting, typing and building, as continuous integration does",
 }
 

@@ -308,7 +308,25 @@ def _without_waits(compat: ModuleType) -> ModuleType:
         return sorted((limits.min, int(bound), limits.max))[1]
 
     xp.sign, xp.clip = sign, clip
+    _with_products(xp)
     return cast(ModuleType, xp)
+
+
+def _with_products(xp: Any) -> None:
+    """Give the namespace of CuPy products that can be captured, and have all floating dtypes and layouts."""
+    product = functools.cache(lambda: importlib.import_module(f"{__package__}.kernels.cupy.product"))  # not at once
+
+    def matmul(x1: PlainArray, x2: PlainArray, /) -> PlainArray:
+        return product().matmul(x1, x2)
+
+    def tensordot(x1: PlainArray, x2: PlainArray, /, *, axes: Any = 2) -> PlainArray:
+        return product().tensordot(x1, x2, axes=axes)
+
+    linalg: Any = ModuleType(xp.linalg.__name__, xp.linalg.__doc__)
+    vars(linalg).update(vars(xp.linalg))
+    xp.linalg = linalg
+    for part in xp, linalg:
+        part.matmul, part.tensordot = matmul, tensordot
 
 
 def _class_library(cls: type) -> str | None:

@@ -13,6 +13,7 @@ from .array import strip
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.runs: list[_Run] = []
+        self.written: dict[State, Any] | None = None
 
 
 class _Run:
@@ -80,6 +81,8 @@ class State:
     @value.setter
     def value(self, new: Any) -> None:
         if not any(run.next is not None for run in _thread.runs):
+            if _thread.written is not None:
+                _thread.written.setdefault(self, self.held)
             self.held = strip(new)
 
     def __repr__(self) -> str:
@@ -95,3 +98,13 @@ def remembered(reads: list[Any] | None = None) -> Iterator[list[Any]]:
         yield run.reads
     finally:
         _thread.runs.remove(run)
+
+
+@contextmanager
+def writes() -> Iterator[dict[State, Any]]:
+    """Note the cells that are written to in a block, with what they held before."""
+    outer, _thread.written = _thread.written, {}
+    try:
+        yield _thread.written
+    finally:
+        _thread.written = outer

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat.numpy as np_compat
 
 from gpubp.testing import backends
-from tests import host_cuda
+from tests import fake_cublas, fake_graph, host_cuda
 
 LACKING = {"unstack", "vecdot", "matrix_norm", "svdvals", "vector_norm"}  # NumPy has them, CuPy 14.2 has not
 
@@ -32,6 +32,8 @@ def install() -> None:
     cupy.__version__ = "14.2.0"
     cupy.cuda = _cuda(cupy.Device)
     host_cuda.install(cupy)
+    fake_graph.install(cupy)
+    sys.modules |= fake_cublas.install(cupy)
     for module in (cupy, cupy.linalg, cupy.fft):
         module.__all__ = [name for name in dir(module) if not name.startswith("_") and hasattr(module, name)]
         sys.modules[module.__name__] = module

@@ -141,6 +141,7 @@ extern "C" const char* launch_(const unsigned* grid, const unsigned* block, size
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0, **_: Any
     ) -> None:
+        args = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)  # by value, as they are now
         library = build(self._source)
         if len(args) != len(self._types):
             raise TypeError(f"{self.name} has {len(self._types)} parameters, got {len(args)} arguments")
@@ -184,7 +185,7 @@ def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any
         return _typed(name, own, wanted, ctypes.c_void_p(guarded.address(x)))
     if pointer:
         raise TypeError(f"{name}: {type(x).__name__} for a parameter of type {declared}")
-    if isinstance(x, np.void | np.ndarray):
+    if isinstance(x, np.ndarray) and x.size == 1:
         if x.nbytes != size:
             raise TypeError(f"{name}: a struct of {x.nbytes} bytes for {declared}, which has {size}")
         return ctypes.create_string_buffer(x.tobytes(), size)
@@ -338,7 +339,8 @@ extern "C" void run_(void** p_, const long long* n_, long long size_) {{
             pointers, results = _Pointers(), []
             for k, (p, x) in enumerate(zip(parameters, values, strict=True)):
                 data = x._data if _standin(x) else np.asarray(x, _dtype(types.get(p.type, p.type)))
-                copy = pointers.add(data if p.raw or k >= nin else np.broadcast_to(data, shape))
+                whole = p.raw or k >= nin or data.shape == shape  # (an input may be an output, too)
+                copy = pointers.add(data if whole else np.broadcast_to(data, shape))
                 if k >= nin or (p.raw and _standin(x)):
                     results.append((data, copy))
             pointers.run(code, n)

@@ -1,9 +1,12 @@
 import re
 import sys
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+from gpubp import cli
 from gpubp.cli import main
 
 
@@ -23,6 +26,11 @@ def test_info_names_versions_devices_and_extras(monkeypatch, capsys):
     assert f"safetensors {metadata.version('safetensors')}" in out
     for extra in metadata.metadata("gpubp").get_all("Provides-Extra"):
         assert re.search(rf"^  {extra} +\w", out, re.MULTILINE)
+
+
+def test_every_extra_has_a_purpose():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(cli._PURPOSES) == set(project["optional-dependencies"])
 
 
 def test_info_says_how_to_add_a_missing_extra(monkeypatch, capsys):

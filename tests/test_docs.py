@@ -19,7 +19,11 @@ from gpubp import nn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = [path for path in sorted((ROOT / "gpubp").rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+SOURCES = [
+    path
+    for path in sorted((ROOT / "gpubp").rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8") and "kernels/cupy" not in path.as_posix()  # which need a GPU
+]
 UNTIMED = """from hypothesis import settings
 
 settings.register_profile("page", deadline=None)
@@ -69,6 +73,8 @@ def test_shown_results(page):
 def test_docstrings(source, monkeypatch):
     if source.stem == "strategies":
         pytest.importorskip("hypothesis")
+    if source.parent.name == "cupy":
+        pytest.importorskip("cupy")
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     fused = sys.modules["gpubp.fused"]
     monkeypatch.setattr(fused, "FUSED", dict(fused.FUSED))  # examples of fused functions need no catalogue record

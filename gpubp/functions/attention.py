@@ -85,7 +85,7 @@ def _attention(
     p = _softmax(xp, *_exponentials(xp, _scores(xp, _heads(xp, q), _heads(xp, k), mask, causal, scale)))
     if check_dropout(dropout, key, step):
         p = xp.where(_kept(q, k, step, causal, dropout, key), p / (1 - dropout), 0)
-    return _heads(xp, p @ _heads(xp, v))
+    return _heads(xp, xp.matmul(p, _heads(xp, v)))
 
 
 @fused(_attention)
@@ -111,7 +111,7 @@ def attention(
         e, top, total = _exponentials(xp, block.scores(scale))
         if random:
             e = xp.where(block.kept(step, dropout, key), e, 0)
-        outs.append(e @ block.keys(v) / (total * (1 - dropout)))
+        outs.append(xp.matmul(e, block.keys(v)) / (total * (1 - dropout)))
         sums.append(top + xp.log(total))
     out = _heads(xp, xp.concat(outs, axis=-2))
     of_weights = any((*needs[:2], *needs[3:4]))
@@ -139,17 +139,17 @@ def attention_backward(
         dO = block.queries(dY)
         if needs[2]:
             dropped = p if kept is None else xp.where(kept, p, 0) / (1 - dropout)
-            dv = _longer(xp, dv, xp.matrix_transpose(dropped) @ dO)
+            dv = _longer(xp, dv, xp.matmul(xp.matrix_transpose(dropped), dO))
         if out is None:
             continue
-        dp = dO @ xp.matrix_transpose(block.keys(v))
+        dp = xp.matmul(dO, xp.matrix_transpose(block.keys(v)))
         if kept is not None:
             dp = xp.where(kept, dp, 0) / (1 - dropout)
         ds = p * (dp - xp.sum(dO * block.queries(out), axis=-1, keepdims=True))
         if needs[0]:
-            dq.append(ds @ block.keys(k) * factor)
+            dq.append(xp.matmul(ds, block.keys(k)) * factor)
         if needs[1]:
-            dk = _longer(xp, dk, xp.matrix_transpose(ds) @ block.queries(q) * factor)
+            dk = _longer(xp, dk, xp.matmul(xp.matrix_transpose(ds), block.queries(q)) * factor)
         if len(needs) > 3 and needs[3]:
             dmask.append(block.of_mask(ds))
     return (
@@ -189,7 +189,7 @@ def _scores(xp: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float | Non
 
     `past` is how many keys lie before the one beside the first query: keys - queries, unless it is given.
     """
-    s = (q * scale_of(q, scale)) @ xp.matrix_transpose(k)
+    s = xp.matmul(q * scale_of(q, scale), xp.matrix_transpose(k))
     if mask is not None:
         s = s + mask if is_inexact(mask.dtype) else xp.where(mask, s, -math.inf)
     if causal:

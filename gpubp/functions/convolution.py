@@ -79,11 +79,11 @@ def _convolution(
 def _grouped(xp: Any, x: Any, W: Any, groups: int) -> Any:
     """``x @ W`` for x of shape (..., n_in) and W of shape (n_in // groups, n_out), by groups."""
     if groups == 1:
-        return x @ W
+        return xp.matmul(x, W)
     inner, n_out = W.shape
     split = xp.reshape(x, (*x.shape[:-1], groups, 1, inner))
     weights = xp.permute_dims(xp.reshape(W, (inner, groups, n_out // groups)), (1, 0, 2))
-    return xp.reshape(split @ weights, (*x.shape[:-1], n_out))
+    return xp.reshape(xp.matmul(split, weights), (*x.shape[:-1], n_out))
 
 
 @fused(_convolution)
@@ -224,7 +224,7 @@ def _gathered(xp: Any, x: Any, W: Any, w: Windows, groups: int) -> Any:
         return sum(_by_number(xp, x[key], W[tap], groups) for tap, key in w.places())
     inner, n = math.prod(W.shape[:-1]), W.shape[-1] // groups
     weights = xp.permute_dims(xp.reshape(W, (inner, groups, n)), (1, 0, 2))
-    z = _columns(xp, x, w, groups) @ weights
+    z = xp.matmul(_columns(xp, x, w, groups), weights)
     return xp.reshape(xp.permute_dims(z, (1, 0, 2)), (x.shape[0], *w.out, groups * n))
 
 
@@ -239,7 +239,8 @@ def _spread(xp: Any, x: Any, W: Any, w: Windows, groups: int) -> Any:
     rows = math.prod(x.shape[:-1])
     by_group = xp.permute_dims(xp.reshape(x, (rows, groups, inner)), (1, 0, 2))
     wide = xp.permute_dims(xp.reshape(W, (w.taps, inner, groups, n)), (2, 1, 0, 3))
-    columns = xp.reshape(by_group @ xp.reshape(wide, (groups, inner, w.taps * n)), (groups, rows, w.taps, n))
+    columns = xp.matmul(by_group, xp.reshape(wide, (groups, inner, w.taps * n)))
+    columns = xp.reshape(columns, (groups, rows, w.taps, n))
     columns = xp.reshape(xp.permute_dims(columns, (1, 2, 0, 3)), (*x.shape[:-1], w.taps, groups * n))
     for k, (_, key) in enumerate(w.places()):
         out = add_in(xp, out, key, columns[..., k, :])
@@ -256,7 +257,7 @@ def _products(xp: Any, x: Any, dZ: Any, w: Windows, groups: int, shape: Any) -> 
         dW = xp.stack([xp.sum(xp.expand_dims(x[key], axis=-1) * dZ, axis=summed) for _, key in w.places()])
         return xp.reshape(dW, tuple(shape))
     by_group = xp.permute_dims(xp.reshape(dZ, (rows, groups, n // groups)), (1, 0, 2))
-    dW = xp.matrix_transpose(_columns(xp, x, w, groups)) @ by_group  # (groups, taps * inner, n // groups)
+    dW = xp.matmul(xp.matrix_transpose(_columns(xp, x, w, groups)), by_group)  # (groups, taps * inner, n // groups)
     return xp.reshape(xp.permute_dims(dW, (1, 0, 2)), tuple(shape))
 
 

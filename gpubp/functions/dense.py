@@ -56,11 +56,11 @@ def dense_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, activation: 
     dZ = BY_OUTPUT[activation].cotangent(xp, dY, y)
     dx = dW = db = None
     if needs[0]:
-        dx = dZ @ xp.matrix_transpose(conj(xp, W))
+        dx = xp.matmul(dZ, xp.matrix_transpose(conj(xp, W)))
     if needs[1]:
         rows = math.prod(dZ.shape[:-1])
         flat = conj(xp, xp.reshape(x, (rows, x.shape[-1])))
-        dW = xp.matrix_transpose(flat) @ xp.reshape(dZ, (rows, dZ.shape[-1]))
+        dW = xp.matmul(xp.matrix_transpose(flat), xp.reshape(dZ, (rows, dZ.shape[-1])))
     if len(needs) > 2 and needs[2]:
         db = xp.sum(dZ, axis=tuple(range(dZ.ndim - 1))) if dZ.ndim > 1 else dZ
     return dx, dW, db

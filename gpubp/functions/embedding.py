@@ -40,7 +40,7 @@ def _embedding(indices: Any, table: Any, /) -> Any:
     Bengio, Ducharme, Vincent, Jauvin, "A neural probabilistic language model", 2003. On a device the range of the
     indices is not checked, as that would cost a wait.
     """
-    _check(indices, table)
+    check_embedding(indices, table)
     xp = array_namespace(table)
     flat = xp.astype(xp.reshape(indices, (-1,)), xp.int64, copy=False)
     return xp.reshape(xp.take(table, flat, axis=0), (*indices.shape, table.shape[1]))
@@ -58,7 +58,8 @@ def embedding_backward(xp: Any, needs: Any, dY: Any, residuals: Any) -> Any:
     return None, scatter(xp, shape, flat, xp.reshape(dY, (flat.shape[0], shape[1])))
 
 
-def _check(indices: Any, table: Any) -> None:
+def check_embedding(indices: Any, table: Any) -> None:
+    """Refuse what names no rows of a table."""
     check_one_library("embedding", indices=indices, table=table)
     if "int" not in str(indices.dtype):
         raise TypeError(f"embedding expects integer indices, got {indices.dtype} of shape {tuple(indices.shape)}")

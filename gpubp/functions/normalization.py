@@ -63,8 +63,7 @@ def layer_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: fl
 
 
 def _layer_normalize(x: Any, gain: Any, bias: Any, eps: float) -> Any:
-    _check("layer_norm", x, eps, gain=gain, bias=bias)
-    _check_count("layer_norm", x, x.shape[-1])
+    check_layer("layer_norm", x, eps, gain=gain, bias=bias)
     normal, inverse, _, _ = _standardize(x, (-1,), eps)
     return _affine(normal, gain, bias), normal, inverse
 
@@ -117,8 +116,7 @@ def rms_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: floa
 
 
 def _rms_normalize(x: Any, gain: Any, eps: float) -> Any:
-    _check("rms_norm", x, eps, gain=gain)
-    _check_count("rms_norm", x, x.shape[-1])
+    check_layer("rms_norm", x, eps, gain=gain)
     xp = array_namespace(x)
     inverse = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
     normal = x * inverse
@@ -179,9 +177,7 @@ def group_norm_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, groups:
 
 
 def _group_normalize(x: Any, gain: Any, bias: Any, groups: int, eps: float) -> Any:
-    _check("group_norm", x, eps, 2, gain=gain, bias=bias)
-    check_groups("group_norm", groups, x.shape[-1])
-    _check_count("group_norm", x, math.prod(x.shape[1:]))
+    check_group(x, gain, bias, groups, eps)
     xp = array_namespace(x)
     normal, inverse, _, _ = _standardize(_grouped(xp, x, groups), (1, 3), eps)
     normal = xp.reshape(normal, x.shape)
@@ -191,6 +187,30 @@ def _group_normalize(x: Any, gain: Any, bias: Any, groups: int, eps: float) -> A
 def _grouped(xp: Any, x: Any, groups: int) -> Any:
     """`x` as (batch, positions, groups, channels of a group)."""
     return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups))
+
+
+def check_layer(name: str, x: Any, eps: float, **vectors: Any) -> None:
+    """Refuse what has no features to normalize over, and vectors that do not fit them."""
+    _check(name, x, eps, **vectors)
+    _check_count(name, x, x.shape[-1])
+
+
+def check_group(x: Any, gain: Any, bias: Any, groups: int, eps: float) -> None:
+    """Refuse what `group_norm` cannot normalize."""
+    _check("group_norm", x, eps, 2, gain=gain, bias=bias)
+    check_groups("group_norm", groups, x.shape[-1])
+    _check_count("group_norm", x, math.prod(x.shape[1:]))
+
+
+def check_batch(x: Any, gain: Any, bias: Any, eps: float) -> None:
+    """Refuse what `batch_norm` cannot normalize."""
+    _check("batch_norm", x, eps, 2, gain=gain, bias=bias)
+    _check_count("batch_norm", x, math.prod(x.shape[:-1]))
+
+
+def check_inference(x: Any, mean: Any, variance: Any, gain: Any, bias: Any, eps: float) -> None:
+    """Refuse what `batch_norm_inference` cannot normalize."""
+    _check("batch_norm_inference", x, eps, mean=mean, variance=variance, gain=gain, bias=bias)
 
 
 def check_groups(name: str, groups: int, n: int) -> None:
@@ -261,8 +281,7 @@ def batch_norm_backward(xp: Any, needs: Any, cotangents: Any, residuals: Any, *,
 
 
 def _batch_normalize(x: Any, gain: Any, bias: Any, eps: float) -> Any:
-    _check("batch_norm", x, eps, 2, gain=gain, bias=bias)
-    _check_count("batch_norm", x, math.prod(x.shape[:-1]))
+    check_batch(x, gain, bias, eps)
     xp = array_namespace(x)
     normal, *statistics = _standardize(x, tuple(range(x.ndim - 1)), eps)
     inverse, mean, variance = (xp.reshape(a, (x.shape[-1],)) for a in statistics)
@@ -297,7 +316,7 @@ def _batch_norm_inference(
     ValueError
         If the shapes do not fit, or `eps` is negative.
     """
-    _check("batch_norm_inference", x, eps, mean=mean, variance=variance, gain=gain, bias=bias)
+    check_inference(x, mean, variance, gain, bias, eps)
     scale = _times(1 / array_namespace(variance).sqrt(variance + eps), gain)
     return _affine(x - mean, scale, bias)
 

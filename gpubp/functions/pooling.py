@@ -253,7 +253,7 @@ def _adaptive_avg_pool(x: Any, /, *, size: Any) -> Any:
     -----
     He, Zhang, Ren, Sun, "Spatial pyramid pooling in deep convolutional networks", 2014, section 2.2.
     """
-    size = _adaptive_size(x, size)
+    size = adaptive_size(x, size)
     xp = array_namespace(x)
     for axis, n in enumerate(size, 1):
         means = [xp.mean(cut(x, axis, start, stop), axis=axis) for start, stop in _bins(x.shape[axis], n)]
@@ -296,7 +296,8 @@ def windows_for(name: str, x: Any, window: Any, stride: Any, padding: Any) -> Wi
     return w
 
 
-def _adaptive_size(x: Any, size: Any) -> tuple[int, ...]:
+def adaptive_size(x: Any, size: Any) -> tuple[int, ...]:
+    """Read the spatial size of the output."""
     _check("adaptive_avg_pool", x)
     return each_axis("adaptive_avg_pool", "size", frozen(size), x.ndim - 2)
 

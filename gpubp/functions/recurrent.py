@@ -78,7 +78,7 @@ def _rnn_cell(x: Any, h: Any, W: Any, U: Any, b: Any = None, /, *, activation: s
     Elman, "Finding structure in time", 1990.
     """
     f = _activation("rnn_cell", activation)
-    _check_step("rnn_cell", 1, x, W, U, b, h=h)
+    check_step("rnn_cell", 1, x, W, U, b, h=h)
     z = x @ W + h @ U
     return f(z if b is None else z + b)
 
@@ -177,7 +177,7 @@ def _activation(name: str, activation: str) -> Callable[[Any], Any]:
 @fused(_rnn_cell)
 def rnn_cell(xp: Any, needs: Any, x: Any, h: Any, W: Any, U: Any, b: Any = None, /, *, activation: str = "tanh") -> Any:
     _activation("rnn_cell", activation)
-    _check_step("rnn_cell", 1, x, W, U, b, h=h)
+    check_step("rnn_cell", 1, x, W, U, b, h=h)
     (h,), residuals = _one_step(RNN[activation], xp, _wanted(needs, 0, 2, 3, 4), x, (h,), W, U, b)
     return h, residuals
 
@@ -258,7 +258,7 @@ def _lstm_cell(x: Any, h: Any, c: Any, W: Any, U: Any, b: Any = None, /) -> Any:
     Hochreiter, Schmidhuber, "Long short-term memory", 1997, with the forget gate of Gers, Schmidhuber, Cummins,
     "Learning to forget", 2000.
     """
-    _check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
+    check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
     z = x @ W + h @ U
     i, f, g, o = _gates(z if b is None else z + b, h.shape[1])
     tanh = array_namespace(z).tanh
@@ -347,7 +347,7 @@ LSTM = Cell(_lstm_step, _lstm_pull)
 
 @fused(_lstm_cell)
 def lstm_cell(xp: Any, needs: Any, x: Any, h: Any, c: Any, W: Any, U: Any, b: Any = None, /) -> Any:
-    _check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
+    check_step("lstm_cell", 4, x, W, U, b, h=h, c=c)
     return _one_step(LSTM, xp, _wanted(needs, 0, 3, 4, 5), x, (h, c), W, U, b)
 
 
@@ -428,7 +428,7 @@ def _gru_cell(x: Any, h: Any, W: Any, U: Any, b: Any = None, b_hn: Any = None, /
     There the reset gate comes before the product, (r * h) @ U_n, and z and 1 - z change places, which only renames
     the gate's values. This variant, which PyTorch and cuDNN compute too, needs one recurrent product a step.
     """
-    _check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
+    check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
     a = x @ W if b is None else x @ W + b
     (a_r, a_z, a_n), (p_r, p_z, p_n) = _gates(a, h.shape[1]), _gates(h @ U, h.shape[1])
     r, z = _sigmoid(a_r + p_r), _sigmoid(a_z + p_z)
@@ -516,7 +516,7 @@ GRU = Cell(_gru_step, _gru_pull)
 
 @fused(_gru_cell)
 def gru_cell(xp: Any, needs: Any, x: Any, h: Any, W: Any, U: Any, b: Any = None, b_hn: Any = None, /) -> Any:
-    _check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
+    check_step("gru_cell", 3, x, W, U, b, b_hn=b_hn, h=h)
     (h,), residuals = _one_step(GRU, xp, _wanted(needs, 0, 2, 3, 4, 5), x, (h,), W, U, b, b_hn)
     return h, residuals
 
@@ -594,14 +594,14 @@ def _wanted(needs: tuple[bool, ...], *positions: int) -> tuple[bool, ...]:
     return (*chosen, *[False] * (5 - len(chosen)))
 
 
-def _affine(x: Any, W: Any, b: Any) -> Any:
-    return x @ W if b is None else x @ W + b
+def _affine(xp: Any, x: Any, W: Any, b: Any) -> Any:
+    return xp.matmul(x, W) if b is None else xp.matmul(x, W) + b
 
 
 def _one_step(
     cell: Cell, xp: Any, wanted: tuple[bool, ...], x: Any, states: Arrays, W: Any, U: Any, b: Any, b_hn: Any = None
 ) -> tuple[Arrays, Any]:
-    new, kept = cell.step(xp, _affine(x, W, b), states[0] @ U, states, b_hn)
+    new, kept = cell.step(xp, _affine(xp, x, W, b), xp.matmul(states[0], U), states, b_hn)
     return new, (x, states, new, kept, Weights(wanted, W, U))
 
 
@@ -614,7 +614,7 @@ def _back_one_step(cell: Cell, xp: Any, cotangents: Any, residuals: Any) -> tupl
 
 
 def _of_states(xp: Any, dp: Any, direct: Arrays, U: Any) -> Arrays:
-    dh = dp @ xp.matrix_transpose(U)
+    dh = xp.matmul(dp, xp.matrix_transpose(U))
     return dh if direct[0] is None else dh + direct[0], *direct[1:]
 
 
@@ -622,9 +622,9 @@ def _of_weights(xp: Any, weights: Weights, x: Any, h: Any, da: Any, dp: Any) -> 
     """Give the cotangents of x, W, U, b and b_hn, from those of a = x W + b and p = h U, all with two axes."""
     wanted, W, U = weights
     return [
-        da @ xp.matrix_transpose(W) if wanted[0] else None,
-        xp.matrix_transpose(x) @ da if wanted[1] else None,
-        xp.matrix_transpose(h) @ dp if wanted[2] else None,
+        xp.matmul(da, xp.matrix_transpose(W)) if wanted[0] else None,
+        xp.matmul(xp.matrix_transpose(x), da) if wanted[1] else None,
+        xp.matmul(xp.matrix_transpose(h), dp) if wanted[2] else None,
         xp.sum(da, axis=0) if wanted[3] else None,
         xp.sum(dp[:, dp.shape[1] - U.shape[0] :], axis=0) if wanted[4] else None,
     ]
@@ -647,11 +647,11 @@ def _forwards(
     """Give the outputs and the last states, and what `_backwards` reads."""
     batch, time, n_in = x.shape
     rows = xp.reshape(xp.permute_dims(x, (1, 0, 2)), (time * batch, n_in))
-    a = xp.reshape(_affine(rows, W, b), (time, batch, W.shape[1]))
+    a = xp.reshape(_affine(xp, rows, W, b), (time, batch, W.shape[1]))
     states = _initial(x, U, *states)
     keep, steps, outputs = any(needs), [], []
     for t in _times(time, reverse):
-        new, kept = cell.step(xp, a[t, ...], states[0] @ U, states, b_hn)
+        new, kept = cell.step(xp, a[t, ...], xp.matmul(states[0], U), states, b_hn)
         if keep:
             steps.append((states, new, kept))
         if mask is None:
@@ -708,7 +708,7 @@ def _where(xp: Any, there: Any, new: Arrays, old: Arrays) -> Arrays:
 # -- checks
 
 
-def _check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
+def check_step(name: str, gates: int, x: Any, W: Any, U: Any, b: Any, **others: Any) -> None:
     _check(name, gates, ("batch",), x, W, U, b, **others)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any
 
+from ..capture import Member, recording
 from ..device import device_of, library, move, raw_namespace, to_numpy
 from ..functions.update import COUNTS, Guard, LossScale, Store, Update
 from ..fused import load_kernels
@@ -16,7 +17,7 @@ from ..nn.parameter import check_built
 from ..tree import leaves_with_paths
 
 
-class Optimizer(ABC):
+class Optimizer(Member, ABC):
     """Changes the arrays of a net (or of a tree of dicts and lists) step by step against their gradients.
 
     Where the library's arrays are writable and an in-place step is known (NumPy, CuPy), the optimizer puts views of
@@ -123,16 +124,22 @@ class Optimizer(ABC):
             raise
         store, settings = self._store, self.settings()
         if store.is_device:
-            store.refresh(settings)
+            if (now := recording()) is None:
+                store.refresh(settings)
+            else:
+                now.join(self)
         store.step(gradients, settings)
         if store.replaces:
             self._put()
 
-    def before_launch(self) -> None:
-        """Prepare the next launch of a captured step: take over replaced arrays and hand on a new learning rate.
+    # -- captured steps: see `gpubp.capture.Member`
 
-        A step that was captured in a CUDA graph runs no Python code; whoever launches it calls this first.
-        """
+    def changed_arrays(self) -> list[Any]:
+        """Return the arrays that a step changes in place."""
+        return self._store.changed_arrays()
+
+    def before_launch(self) -> None:
+        """Prepare the next launch of a captured step: take over replaced arrays and hand on a new learning rate."""
         arrays = self._layout.read(self.tree)
         if any(map(is_not, arrays, self._known)):
             self._adopt(arrays)

@@ -58,32 +58,32 @@ def _zeros_but_diagonal(xp: Any, d: Any, shape: Sequence[int], offset: int = 0) 
     return xp.where(on, _columns(xp, d), 0.0)
 
 
-# Products
+# Products, by the function: `@` of CuPy's own arrays is none that a graph can hold
 
 
 def _matmul_first(xp: Any, g: Any, _: Any, __: Any, y: Any) -> Any:
     if y.ndim == 2 and g.ndim == 2:
-        return g @ conj(xp, y.T)
+        return xp.matmul(g, conj(xp, y.T))
     if y.ndim == 1:
         return _columns(xp, g) * conj(xp, y)
     if g.ndim < y.ndim:  # x is a vector
-        return xp.squeeze(conj(xp, y) @ _columns(xp, g), axis=-1)
-    return g @ _adjoint(xp, y)
+        return xp.squeeze(xp.matmul(conj(xp, y), _columns(xp, g)), axis=-1)
+    return xp.matmul(g, _adjoint(xp, y))
 
 
 def _matmul_second(xp: Any, g: Any, _: Any, x: Any, y: Any) -> Any:
     x = conj(xp, x)
     if x.ndim == 2 and y.ndim == 2:
-        return x.T @ g
+        return xp.matmul(x.T, g)
     if y.ndim > 1:
         if x.ndim == 1:
             return _columns(xp, x) * _rows(xp, g)
         if y.ndim > 2:
-            return xp.matrix_transpose(x) @ g
+            return xp.matmul(xp.matrix_transpose(x), g)
     elif x.ndim == 1:
         return x * g
     rows = math.prod(x.shape[:-1])  # a stack times one matrix or vector: one product also sums over the stack
-    return xp.reshape(x, (rows, x.shape[-1])).T @ xp.reshape(g, (rows, *y.shape[1:]))
+    return xp.matmul(xp.reshape(x, (rows, x.shape[-1])).T, xp.reshape(g, (rows, *y.shape[1:])))
 
 
 elementwise("matmul", _matmul_first, _matmul_second)  # not elementwise, but it fits the fast path for two arrays
@@ -129,8 +129,8 @@ def _vecdot(xp: Any, x: Any, y: Any, /, *, axis: int = -1) -> Any:
 
 primitive(
     "linalg.outer",
-    lambda xp, g, _, __, y: g @ conj(xp, y),
-    lambda xp, g, _, x, __: conj(xp, x) @ g,
+    lambda xp, g, _, __, y: xp.matmul(g, conj(xp, y)),
+    lambda xp, g, _, x, __: xp.matmul(conj(xp, x), g),
 )
 primitive(
     "linalg.cross",
@@ -148,10 +148,10 @@ def _matrix_power(xp: Any, x: Any, n: int, /) -> Any:
     out = None
     while n:
         if n & 1:
-            out = square if out is None else out @ square
+            out = square if out is None else xp.matmul(out, square)
         n >>= 1
         if n:
-            square = square @ square
+            square = xp.matmul(square, square)
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..boundary import is_inexact
+from ..capture import capture as captured
 from ..data import batches
 from ..data.batches import check_at_least_1
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
@@ -17,6 +18,7 @@ from ..fused import Fused
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
+from ..state import State
 from ..transform import value_and_grad
 from ..tree import leaves
 
@@ -58,6 +60,7 @@ def fit(
     device: Device | str | None = None,
     metrics: Sequence[str] = ("accuracy",),
     progress: bool = True,
+    capture: bool | str = "auto",
 ) -> list[dict[str, float]]:
     """Train a net.
 
@@ -89,6 +92,9 @@ def fit(
         Names from `METRICS`; `accuracy` is of use in classification only, so give ``()`` in regression.
     progress
         Whether to show a progress bar.
+    capture
+        Whether a step is one CUDA graph, as by `gpubp.capture`: ``"auto"`` if it can be, with a warning where it can
+        not; True insists on it, and False leaves it.
 
     Returns
     -------
@@ -103,7 +109,11 @@ def fit(
         label that is not below the number of the net's outputs.
     FloatingPointError
         If the loss of an epoch is not finite.
+    NotCapturable
+        If `capture` is True and a step cannot be captured.
     """
+    if capture not in (True, False, "auto"):
+        raise ValueError(f"capture must be True, False or 'auto', got {capture!r}")
     check_at_least_1("epochs", epochs)
     check_at_least_1("batch_size", batch_size)
     _check_metrics(metrics)
@@ -124,17 +134,22 @@ def fit(
         if data is not None:
             _check_labels(net, data, options)
 
-    step = value_and_grad(loss)
+    gradient, mean = value_and_grad(loss), _Mean()
+
+    def train_step(*batch: Any) -> None:
+        value, grads = gradient(net, *batch)
+        opt.step(grads)
+        mean.sum(value, batch[0].shape[0])
+
+    step = captured(train_step, required=capture is True) if capture else train_step
     history: list[dict[str, float]] = []
     size = math.ceil(train[0].shape[0] / batch_size)
     with _Bar(epochs * size, progress) as bar:
         for epoch in range(epochs):
-            mean = _Mean()
             with mode(net, training=True):
                 for batch in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
-                    value, grads = step(net, *batch)
-                    opt.step(grads)
-                    mean.add(value, batch[0].shape[0])
+                    step(*batch)
+                    mean.count += batch[0].shape[0]
                     bar.step()
             row = {"epoch": epoch + 1, "loss": mean.read()}
             if not math.isfinite(row["loss"]):
@@ -298,14 +313,21 @@ class _Mean:
     """A mean over examples that accumulates where the values are and is read once."""
 
     def __init__(self) -> None:
-        self.total: Any = 0.0
-        self.count = 0
+        self.total, self.count = State(0.0), 0
+
+    def sum(self, value: Any, n: int) -> None:
+        """Add the mean over n examples to the total, but not these to the count: it may be captured."""
+        self.total.value = self.total.value + value * n
 
     def add(self, value: Any, n: int) -> None:
-        self.total, self.count = self.total + value * n, self.count + n
+        self.sum(value, n)
+        self.count += n
 
     def read(self) -> float:
-        return float(to_numpy(self.total)) / self.count
+        """Return the mean, and begin again."""
+        total, count = self.total.value, self.count
+        self.total.value, self.count = raw_namespace(total).zeros_like(total), 0
+        return float(to_numpy(total)) / count
 
 
 class _Bar:

@@ -45,6 +45,10 @@ template <typename Op> __device__ W block_(W v, W nothing)
     __syncthreads();
     return warp_<Op>(lane < blockDim.x / 32 ? parts_[lane] : nothing);
 }
+__device__ int modulo(long long k, long long n)  // of numbers from 0, fast if both are small
+{
+    return (k | n) >> 31 ? (int)(k % n) : (int)((unsigned)k % (unsigned)n);
+}
 __device__ W infinity() { return W(__int_as_float(0x7f800000)); }
 __device__ W warp_sum(W v) { return warp_<add_>(v); }
 __device__ W warp_max(W v) { return warp_<maximum_>(v); }
@@ -87,8 +91,9 @@ class Kernel:
         Of the function.
     source
         CUDA C++ in which T, and what else is in `types`, stand for dtypes; W, `warp_sum`, `warp_max`, `block_sum`,
-        `block_max` and `infinity` are there. ``DYNAMIC_SHARED(type, name)`` declares an array of the shared memory
-        that the launch asks for.
+        `block_max`, `infinity` and `modulo` are there. ``EACH(k, n)`` is a loop over the elements from 0 to n that are
+        a thread's of the whole grid; ``DYNAMIC_SHARED(type, name)`` declares an array of the shared memory that the
+        launch asks for.
     types
         The names of the dtypes, of the first of which W is the wide one.
 
@@ -97,9 +102,10 @@ class Kernel:
     >>> scale = Kernel("scale", r'''
     ... extern "C" __global__ void scale(const T* x, T* y, long long n, double by)
     ... {
-    ...     long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    ...     if (k < n) y[k] = T(W(x[k]) * W(by));
+    ...     EACH(k, n) y[k] = T(W(x[k]) * W(by));
     ... }''')
+    >>> x, n = cupy.ones(1000), 1000
+    >>> y = cupy.empty_like(x)
     >>> scale(blocks(n, 256), 256, x, y, n, 0.5, T=x.dtype)
     """
 
@@ -112,14 +118,17 @@ class Kernel:
     def __call__(self, grid: Any, threads: int, /, *args: Any, shared: int = 0, **types: Any) -> None:
         """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing."""
         grid = grid if type(grid) is tuple else (grid,)
-        if 0 in grid:
-            return
+        if 0 not in grid:
+            self.compiled(**types)(grid, (threads,), args, shared_mem=shared)
+
+    def compiled(self, **types: Any) -> Any:
+        """Return the `cupy.RawKernel` for dtypes, to be launched many times."""
         key = tuple(types.values())
         compiled = self._compiled.get(key)
         if compiled is None:
             code = self.code(**{name: str(dtype) for name, dtype in types.items()})
             compiled = self._compiled[key] = cupy.RawKernel(code, self.name, ("-std=c++17",))
-        compiled(grid, (threads,), args, shared_mem=shared)
+        return compiled
 
     def code(self, **types: str) -> str:
         """Return the source for dtypes given by name."""
@@ -130,6 +139,9 @@ class Kernel:
 
 
 _DYNAMIC = r"""
+#define EACH(k, n) \
+    for (long long step_ = blockDim.x * (long long)gridDim.x, k = blockIdx.x * (long long)blockDim.x + threadIdx.x; \
+         k < (n); k += step_)
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(type, name) \
     extern __shared__ double2 name##_bytes[]; type* name = reinterpret_cast<type*>(name##_bytes)
@@ -148,6 +160,16 @@ def is_floating(x: Any) -> bool:
     if found is None:
         found = _FLOATING[x.dtype] = str(x.dtype) in FLOATS
     return found
+
+
+def wide(x: Any) -> Any:
+    """Return the dtype of W for an array."""
+    return cupy.float64 if x.dtype == cupy.float64 else cupy.float32
+
+
+def contiguous(x: Any) -> Any:
+    """Return x in C order, as raw kernels want it."""
+    return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
 
 
 def blocks(n: int, threads: int, most: int = 65535) -> int:

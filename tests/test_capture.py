@@ -1,0 +1,593 @@
+"""Captured steps. On CuPy, and on the stand-in in its place, they are graphs; elsewhere they run as usual."""
+
+import gc
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+
+import gpubp as bp
+from gpubp import nn
+from gpubp.capture import Member, NotCapturable, recording
+
+RNG = np.random.default_rng(0)
+pytestmark = pytest.mark.filterwarnings("error:.*runs as usual", "ignore:matrix products use")
+
+
+def graphs(backend):
+    """Whether steps are captured on this backend."""
+    return backend.name == "cupy"
+
+
+@pytest.fixture
+def cupy(backend):
+    if not graphs(backend):
+        pytest.skip("steps are captured on CuPy alone")
+    return backend
+
+
+def numbers(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+class Sum(Member):
+    """Adds arrays up in place, times a number that the device reads, counting the steps on the host too."""
+
+    def __init__(self, xp, n, rate=1.0, power=1):
+        self.total, self.scale = xp.zeros(n, dtype=xp.float32), xp.ones((), dtype=xp.float32)
+        self.rate, self.power, self.steps = rate, power, 0
+
+    def add(self, x):
+        if (now := recording()) is None:
+            self.before_launch()
+        else:
+            now.join(self)
+        self.total += self.scale * x**self.power
+
+    def changed_arrays(self):
+        return self.total, self.scale
+
+    def before_launch(self):
+        self.steps += 1
+        self.scale[...] = self.rate
+
+    def fixed_numbers(self):
+        return (self.power,)
+
+
+# -- a step and its graph
+
+
+def test_a_captured_step_gives_what_the_step_gives(backend):
+    def step(x, batch, power):
+        return {"y": x * batch["w"] + 1, "z": [backend.xp.sum(x**power), (power, None)]}
+
+    captured = bp.capture(step)
+    for k in range(6):
+        x, w = (backend.asarray(numbers(3, 2)) for _ in range(2))
+        found, expected = captured(x, {"w": w}, 2), step(x, {"w": w}, 2)
+        assert found["z"][1] == (2, None)
+        for a, b in ((found["y"], expected["y"]), (found["z"][0], expected["z"][0])):
+            np.testing.assert_array_equal(backend.to_numpy(a), backend.to_numpy(b))
+        assert captured.launches == (max(0, k - 2) if graphs(backend) else 0)
+    assert (captured.reason is None) == graphs(backend)
+    assert repr(captured) == "capture(step)"
+
+
+def test_results_are_not_overwritten_by_later_calls(backend):
+    captured = bp.capture(lambda x: x + 1)
+    results = [captured(backend.asarray(np.full(3, float(k)))) for k in range(8)]
+    for k, result in enumerate(results):
+        np.testing.assert_array_equal(backend.to_numpy(result), np.full(3, k + 1.0))
+
+
+def test_every_set_of_shapes_dtypes_and_other_arguments_has_a_graph(cupy):
+    captured = bp.capture(lambda x, power=1: x**power)
+    for shape in ((2,), (3,), (2, 2)):
+        for dtype in ("float32", "float64"):
+            for power in (1, 2):
+                for k in range(5):
+                    x = np.full(shape, k, dtype)
+                    found = cupy.to_numpy(captured(cupy.asarray(x), power=power))
+                    np.testing.assert_array_equal(found, x**power)
+                    assert found.dtype == x.dtype
+    assert len(captured._graphs) == captured.cache == 8
+    assert captured.launches == 12 * 2
+    assert captured.reason is None
+
+
+def test_more_shapes_than_the_cache_holds_end_it(cupy):
+    captured = bp.capture(lambda x: x + 1, cache=2)
+
+    def calls():
+        for k in range(90):
+            n = k % 3
+            np.testing.assert_array_equal(cupy.to_numpy(captured(cupy.asarray(np.ones(n)))), np.full(n, 2.0))
+
+    with pytest.warns(RuntimeWarning, match=r"since its arguments have more different shapes than the 2 that are kept"):
+        calls()
+    assert captured.reason is not None
+    assert not captured._graphs
+
+
+def test_shapes_that_come_once_cost_no_recording(cupy):
+    captured = bp.capture(lambda x: x + 1)
+    for n in range(100):
+        captured(cupy.asarray(np.ones(n)))
+    assert not captured._graphs
+    assert captured.reason is None
+
+
+def test_host_arrays_are_moved_to_where_the_step_computes(cupy):
+    w = cupy.asarray(numbers(3))
+    captured = bp.capture(lambda x: x * w)
+    for _ in range(5):
+        x = numbers(3)
+        np.testing.assert_array_equal(cupy.to_numpy(captured(x)), x * cupy.to_numpy(w))
+    assert captured.launches == 2
+
+
+def test_views_and_layouts_of_arguments(cupy):
+    captured = bp.capture(lambda x: x * 2)
+    for k in range(6):
+        x = numbers(4, 6)
+        given = cupy.asarray(x)[:, ::2] if k % 2 else cupy.asarray(x[:, ::2].copy(order="F"))
+        np.testing.assert_array_equal(cupy.to_numpy(captured(given)), x[:, ::2] * 2)
+    assert captured.launches == 3
+
+
+def test_warmup(cupy):
+    captured = bp.capture(lambda x: x + 1, warmup=4)
+    for _ in range(7):
+        captured(cupy.asarray(np.ones(2)))
+    assert captured.launches == 2
+
+
+def test_a_step_of_a_member_and_its_numbers(cupy):
+    """A rate that is an array follows; a power that became part of the graph makes a new one; the host counts on."""
+    found, expected = (Sum(xp, 3) for xp in (cupy.xp, np))
+
+    def step(x):
+        found.add(x)
+
+    captured = bp.capture(step)
+    for k in range(24):
+        found.rate = expected.rate = 1 / (1 + k)
+        found.power = expected.power = 1 + k // 12
+        x = numbers(3)
+        captured(cupy.asarray(x))
+        expected.add(x)
+        np.testing.assert_allclose(cupy.to_numpy(found.total), expected.total, rtol=1e-6)
+        assert found.steps == expected.steps
+    assert captured.launches == 9 + 10
+    assert captured.reason is None
+
+
+# -- what a step changes
+
+
+def test_cells_keep_their_values_and_may_be_written_from_outside(cupy):
+    cell, first = nn.State(cupy.asarray(np.zeros(2))), cupy.asarray(np.zeros(2))
+    cell.value = first
+
+    def step(x):
+        old = cell.value
+        cell.value = 0.5 * cell.value + x
+        cell.value = cell.value * 2
+        return old
+
+    captured = bp.capture(step)
+    expected = np.zeros(2)
+    for k in range(12):
+        if k == 8:
+            expected = numbers(2).astype("float64")
+            cell.value = cupy.asarray(expected)
+        x = numbers(2).astype("float64")
+        np.testing.assert_array_equal(cupy.to_numpy(captured(cupy.asarray(x))), expected)
+        expected = (0.5 * expected + x) * 2
+        np.testing.assert_array_equal(cupy.to_numpy(cell.value), expected)
+    assert captured.launches == 9
+    np.testing.assert_array_equal(cupy.to_numpy(first), np.zeros(2))  # the user's own array
+
+
+def test_cells_that_are_exchanged(cupy):
+    a, b = nn.State(cupy.asarray(np.ones(2))), nn.State(cupy.asarray(np.full(2, 2.0)))
+
+    def step(x):
+        a.value, b.value = b.value, a.value
+        return a.value * x
+
+    captured = bp.capture(step)
+    for k in range(7):
+        assert float(captured(cupy.asarray(np.ones(1)))[0]) == 2 - k % 2
+        assert float(b.value[0]) == 1 + k % 2
+    assert captured.launches == 4
+
+
+def test_views_of_cells(cupy):
+    a, b = nn.State(cupy.asarray(np.ones(2))), nn.State(cupy.asarray(np.zeros(())))
+
+    def step(x):
+        first = a.value[0]
+        a.value = a.value + x
+        b.value = first
+        return first, a.value[:1]
+
+    captured = bp.capture(step)
+    for k in range(7):
+        first, last = captured(cupy.asarray(np.ones(1)))
+        assert float(first) == float(b.value) == k + 1
+        assert float(last[0]) == k + 2
+    assert captured.launches == 4
+
+
+def test_a_cell_that_gets_another_shape_from_outside_makes_a_new_graph(cupy):
+    cell = nn.State(cupy.asarray(np.zeros(2)))
+
+    def step(x):
+        cell.value = cell.value + x
+
+    captured = bp.capture(step)
+    for _ in range(5):
+        captured(cupy.asarray(np.ones(1)))
+    cell.value = cupy.asarray(np.zeros(3))
+    for _ in range(5):
+        captured(cupy.asarray(np.ones(1)))
+    np.testing.assert_array_equal(cupy.to_numpy(cell.value), np.full(3, 5.0))
+    assert captured.launches == 2 + 3
+
+
+def test_a_cell_that_is_only_read(cupy):
+    cell = nn.State(cupy.asarray(np.ones(2)))
+    captured = bp.capture(lambda x: cell.value * x)
+    for k in range(10):
+        if k == 6:
+            cell.value = cupy.asarray(np.full(2, 3.0))
+        assert float(captured(cupy.asarray(np.ones(2)))[0]) == (1 if k < 6 else 3)
+    assert captured.launches == 3 + 2
+
+
+def test_arrays_changed_in_place(cupy):
+    total = cupy.asarray(np.zeros(2))
+
+    def step(x):
+        total[...] = total + x
+        return total
+
+    captured = bp.capture(step)
+    for k in range(8):
+        assert captured(cupy.asarray(np.ones(2))) is total
+        np.testing.assert_array_equal(cupy.to_numpy(total), np.full(2, k + 1.0))
+    assert captured.launches == 5
+
+
+# -- what it reaches from outside
+
+
+class Holder(nn.Layer):
+    def __init__(self, w):
+        self.w, self.parts = w, [w]
+
+    def __call__(self, x):
+        return x * self.w if self.training else x + self.parts[0]
+
+
+def test_modes_settings_and_arrays_that_are_replaced_make_a_new_graph(cupy):
+    layer = Holder(cupy.asarray(np.full(2, 2.0)))
+    shift = 1.0
+
+    def step(x):
+        return layer(x) + shift
+
+    captured = bp.capture(step)
+
+    def calls():
+        before = captured.launches
+        found = [float(captured(cupy.asarray(np.full(2, 3.0)))[0]) for _ in range(5)]
+        assert captured.launches > before
+        return set(found)
+
+    assert calls() == {6.0}
+    layer.train()
+    assert calls() == {7.0}
+    layer.w = cupy.asarray(np.full(2, 4.0))
+    assert calls() == {13.0}
+    layer.parts[0] = layer.w
+    layer.eval()
+    assert calls() == {8.0}
+    shift = 2.0
+    assert calls() == {9.0}
+    layer.more = 1
+    assert calls() == {9.0}
+    layer = Holder(cupy.asarray(np.zeros(2)))
+    assert calls() == {5.0}
+    assert captured.reason is None
+
+
+def test_what_is_another_one_at_every_call_ends_it(cupy):
+    layer = Holder(cupy.asarray(np.zeros(2)))
+    captured = bp.capture(lambda x: layer(x))
+
+    def calls():
+        for k in range(100):
+            layer.parts[0] = cupy.asarray(np.full(2, float(k)))
+            assert float(captured(cupy.asarray(np.zeros(2)))[0]) == k
+
+    with pytest.warns(RuntimeWarning, match=r"since layer.parts\[0\] is another one from call to call"):
+        calls()
+
+
+W = None
+
+
+def test_globals_methods_and_partials_are_seen(cupy):
+    global W
+    W = cupy.asarray(np.ones(2))
+
+    class Trainer:
+        def __init__(self):
+            self.factor = 1.0
+
+        def step(self, y, x):
+            return x * W * self.factor + y
+
+    trainer = Trainer()
+    captured = bp.capture(partial(trainer.step, cupy.asarray(np.ones(2))))
+    for k in range(30):
+        if k % 10 == 5:
+            W = cupy.asarray(np.full(2, float(k)))
+        if k % 10 == 0:
+            trainer.factor = k + 1.0
+        found = float(captured(cupy.asarray(np.ones(2)))[0])
+        assert found == float(W[0]) * trainer.factor + 1
+    assert captured.launches > 10
+
+
+# -- what cannot be captured
+
+
+def refuses(captured, x, match, times=8):
+    with pytest.warns(RuntimeWarning, match=match) as seen:
+        results = [captured(x) for _ in range(times)]
+    assert len([w for w in seen if "runs as usual" in str(w.message)]) == 1
+    assert captured.launches == 0
+    assert captured.reason is not None
+    return results
+
+
+def test_a_read_by_the_host_ends_it(cupy):
+    cell = nn.State(cupy.asarray(np.zeros(1)))
+
+    def step(x):
+        cell.value = cell.value + 1
+        return x * float(x[0])
+
+    found = refuses(
+        bp.capture(step),
+        cupy.asarray(np.full(2, 3.0)),
+        r"since its recording failed with RuntimeError: .* \(at .*py:\d+\)",
+    )
+    assert [float(x[0]) for x in found] == [9.0] * 8
+    assert float(cell.value[0]) == 8
+
+
+def test_variables_and_lists_that_a_step_changes_end_it(cupy):
+    kept, count, x = [], 0, cupy.asarray(np.ones(2))
+
+    def appends(x):
+        kept.append(x + 1)
+        return x
+
+    def counts(x):
+        nonlocal count
+        count += 1
+        return x
+
+    refuses(bp.capture(appends), x, r"it changes kept\[2\], which no graph repeats")
+    assert [float(v[0]) for v in kept] == [2.0] * 8
+    refuses(bp.capture(counts), x, "it changes count, which no graph repeats")
+    assert count == 8
+
+
+def test_attributes_that_a_step_changes_end_it(cupy):
+    member = Sum(cupy.xp, 2)
+
+    def step(x):
+        member.rate = 1 / (1 + member.steps)
+        member.add(x)
+
+    refuses(bp.capture(step), cupy.asarray(np.ones(2)), "it changes member.rate, which no graph repeats")
+    np.testing.assert_allclose(cupy.to_numpy(member.total), sum(1 / k for k in range(1, 9)), rtol=1e-6)
+
+
+def test_a_graph_that_gives_something_else_is_given_up(cupy):
+    """The number of the call is no variable that could be seen: the comparison with a usual run finds it."""
+    numbers = iter(range(100))
+    cell, total = nn.State(cupy.asarray(np.zeros(1))), cupy.asarray(np.zeros(1))
+
+    def step(x):
+        k = next(numbers)
+        cell.value = cell.value + 1
+        total[...] = total + x
+        return x + k
+
+    found = refuses(bp.capture(step), cupy.asarray(np.ones(1)), "its graph gives other results")
+    assert [float(x[0]) for x in found] == [1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]  # (one was drawn by the recording)
+    assert float(cell.value[0]) == float(total[0]) == 8
+
+
+def test_a_graph_that_changes_arrays_in_another_way_is_given_up(cupy):
+    numbers, total = iter(range(100)), cupy.asarray(np.zeros(3))
+
+    def step(x):
+        total[...] = total + x * (1 + 0.1 * next(numbers))
+
+    refuses(bp.capture(step), cupy.asarray(np.ones(3)), "its graph changes arrays in another way")
+    np.testing.assert_allclose(cupy.to_numpy(total), np.full(3, 8 + 0.1 * sum([0, 1, 3, 4, 5, 6, 7, 8])))
+
+
+def test_a_python_value_that_differs_is_given_up(cupy):
+    numbers = iter(range(100))
+    found = refuses(bp.capture(lambda x: (x, next(numbers))), cupy.asarray(np.ones(1)), "returns another Python value")
+    assert [n for _, n in found] == [0, 1, 3, 4, 5, 6, 7, 8]
+
+
+def test_arguments_that_are_neither_arrays_nor_hashable(cupy):
+    captured = bp.capture(lambda x, s: x + len(s))
+    with pytest.warns(RuntimeWarning, match="an argument is a set, neither an array nor hashable"):
+        assert float(captured(cupy.asarray(np.ones(1)), {1, 2})[0]) == 3
+
+
+def test_arrays_on_two_devices(cupy):
+    if cupy.xp.__name__ != "array_api_compat.cupy" or len(bp.device.__globals__["cuda_devices"]()) < 2:
+        pytest.skip("there is one device")
+    import cupy as cp
+
+    with cp.cuda.Device(1):
+        w = cupy.asarray(np.ones(2))
+    captured = bp.capture(lambda x: x + w.shape[0])
+    with pytest.warns(RuntimeWarning, match="its arrays are on several devices, .*cuda:1.*cuda:0"):
+        assert float(captured(cupy.asarray(np.ones(2)))[0]) == 3
+
+
+def test_a_cell_with_an_array_of_the_host(cupy):
+    cell = nn.State(np.zeros(()))
+
+    def step(x):
+        cell.value = cell.value + 1
+        return x
+
+    refuses(bp.capture(step), cupy.asarray(np.ones(1)), "a cell that holds an array of numpy: move the net")
+    assert float(cell.value) == 8
+
+
+def test_required(backend):
+    def step(x):
+        return float(x[0])
+
+    captured = bp.capture(step, required=True)
+    x = backend.asarray(np.ones(2))
+
+    def calls():
+        for _ in range(3):
+            captured(x)
+
+    with pytest.raises(NotCapturable, match=r"capture\(step\) runs as usual"):
+        calls()
+
+
+def test_options_are_checked():
+    with pytest.raises(TypeError, match="capture expects a function, got int"):
+        bp.capture(3)
+    with pytest.raises(ValueError, match="warmup must be at least 1, got 0"):
+        bp.capture(len, warmup=0)
+    with pytest.raises(ValueError, match="cache must be at least 1, got 0"):
+        bp.capture(len, cache=0)
+
+
+# -- the user's own errors
+
+
+@pytest.mark.parametrize("call", range(7))
+def test_errors_of_the_step_are_the_users(backend, call):
+    """Whenever it comes, an error is raised as it is, state is as usual, and further calls go on."""
+    fails = False
+    cell = nn.State(backend.asarray(np.zeros(1)))
+
+    def step(x, y=None):
+        cell.value = cell.value + 1
+        if y is not None:
+            raise KeyError("mine")
+        return x + cell.value
+
+    captured = bp.capture(step)
+    x, count = backend.asarray(np.ones(1)), 0
+    for k in range(8):
+        fails = k == call
+        count += 1
+        if fails:
+            with pytest.raises(KeyError, match="mine"):
+                captured(x, 1)
+        else:
+            assert float(captured(x)[0]) == 1 + count
+    assert float(cell.value[0]) == count
+    assert captured.launches == (4 if graphs(backend) else 0)
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_errors_before_the_graph_is_verified(cupy, call):
+    calls = 0
+    state = {"fails": False}
+
+    def step(x):
+        if state["fails"]:
+            raise KeyError("mine")
+        return x + 1
+
+    captured = bp.capture(step)
+    x = cupy.asarray(np.ones(1))
+    for k in range(9):
+        state["fails"] = k == call
+        try:
+            assert float(captured(x)[0]) == 2
+            calls += 1
+        except KeyError:
+            assert k == call
+    assert calls == 8
+    assert captured.launches >= 3
+
+
+# -- where it is called
+
+
+def test_inside_a_recording_and_inside_a_transform_it_is_a_part_of_that(cupy):
+    inner = bp.capture(lambda x: x * x)
+    outer = bp.capture(lambda x: inner(x) + bp.grad(lambda x: inner(x)[0])(x))
+    for k in range(6):
+        assert float(outer(cupy.asarray(np.full(1, float(k))))[0]) == k * k + 2 * k
+    assert outer.launches == 3
+    assert inner.launches == 0
+    assert bp.grad(lambda x: inner(x)[0])(cupy.asarray(np.full(1, 3.0)))[0] == 6
+
+
+def test_threads(cupy):
+    """One step may be called from several threads, and several steps at the same time."""
+    shared, wrong = bp.capture(lambda x: x + 1), []
+
+    def work(k):
+        own = bp.capture(lambda x: x * k)
+        for n in range(20):
+            x = cupy.asarray(np.full(2, float(n)))
+            if float(own(x)[0]) != n * k or float(shared(x)[0]) != n + 1:
+                wrong.append((k, n))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert shared.launches > 0
+
+
+def test_nothing_grows_in_a_thousand_calls(cupy):
+    import cupy as cp
+
+    cell, total = nn.State(cupy.asarray(np.zeros(100))), cupy.asarray(np.zeros(100))
+
+    def step(x):
+        cell.value = cell.value + x * x
+        total[...] = total + cell.value
+        return x.sum()
+
+    captured = bp.capture(step)
+    pools = []
+    for k in range(1000):
+        captured(cupy.asarray(np.ones(100)))
+        if k in (4, 999):
+            gc.collect()
+            pools.append((captured._recorder.pool.total_bytes(), cp.get_default_memory_pool().used_bytes()))
+    assert pools[0] == pools[1]
+    assert captured.launches == 997
+    np.testing.assert_array_equal(cupy.to_numpy(total), np.full(100, 1000 * 1001 / 2))
