@@ -24,11 +24,14 @@ class Update:
     ----------
     slots : tuple of str
         The names of the arrays of state that it may have for each parameter.
+    kernels : dict
+        What computes the step for a library's own store, by library.
     """
 
     def __init__(self, definition: Callable[..., tuple[Any, State]], slots: tuple[str, ...]) -> None:
         self.__doc__, self.__name__ = definition.__doc__, definition.__name__
         self.definition, self.slots = definition, slots
+        self.kernels: dict[str, Any] = {}
 
     def __call__(self, xp: Any, p: Any, g: Any, state: State, *, t: Any, **settings: Any) -> tuple[Any, State]:
         """Compute the parameter and the state after step number `t`, as new arrays."""

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
+import gpubp as bp
 from gpubp import nn, optim
 from gpubp.device import device_of, to_numpy
 from gpubp.functions.update import Store, adam
@@ -499,6 +500,37 @@ def test_an_update_of_ones_own_needs_no_kernel(backend):
     opt.step([backend.asarray(np.array([-3.0, 4.0]))])
     np.testing.assert_array_equal(to_numpy(tree[0]), [0.5, -0.5])
     np.testing.assert_array_equal(to_numpy(opt.state()["n [0]"]), 1)
+
+
+# -- captured steps: on CuPy these are graphs
+
+
+@pytest.mark.parametrize("guard", [{}, EVERYTHING], ids=["plain", "everything"])
+@each
+def test_a_captured_step_is_the_step(cls, options, guard, backend):
+    def run(capture):
+        tree = start(backend.asarray)
+        opt = cls(tree, 0.05, **options, **guard)
+
+        def step(grads):
+            opt.step(grads if opt.scale is None else [g * backend.xp.astype(opt.scale, g.dtype) for g in grads])
+
+        step = bp.capture(step, required=backend.name == "cupy") if capture else step
+        for k, grads in enumerate(gradients(14, bad=(2, 8, 9) if guard else ())):
+            if k == 7:
+                opt.lr = 0.2
+            if k == 10:
+                tree[2] = backend.asarray(np.full((2, 129), 3.0))
+            step([backend.asarray(g) for g in grads])
+        return tree, opt, step
+
+    tree, opt, step = run(capture=True)
+    expected, usual, _ = run(capture=False)
+    assert_close(tree, expected, rtol=1e-14, atol=0)
+    for name, x in usual.state().items():
+        np.testing.assert_array_equal(to_numpy(opt.state()[name]), to_numpy(x), err_msg=name)
+    assert opt.steps == (11 if guard else 14)
+    assert step.launches > 5 or backend.name != "cupy"
 
 
 # -- errors

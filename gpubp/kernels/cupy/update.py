@@ -232,7 +232,7 @@ extern "C" __global__ void optimizer_adam(const __grid_constant__ Table table, T
 """,
 )
 
-KERNELS = {definitions.sgd: sgd, definitions.adam: adam}
+definitions.sgd.kernels["cupy"], definitions.adam.kernels["cupy"] = sgd, adam
 
 
 class DeviceStore(Store):
@@ -251,7 +251,7 @@ class DeviceStore(Store):
         for flat in self._flats:
             for k, view, state in zip(flat.members, flat.views, flat.states, strict=True):
                 self.arrays[k], self.slots[k] = view, state
-        self._kernel = KERNELS[self.update]
+        self._kernel = self.update.kernels["cupy"]
         self._settings: dict[str, Any] | None = None
         self._given = cupy.zeros(len(GIVEN), dtype="float64")
         self._step = cupy.zeros(len(MADE), dtype="float64")
@@ -369,7 +369,7 @@ class _Table:
 
 def make(update: Update, arrays: Sequence[Any], slots: int, guard: Guard) -> Store:
     """Make the store for arrays; the general one where the update or a dtype has no kernels."""
-    has_kernels = update in KERNELS and all(str(x.dtype) in FLOATS for x in arrays)
+    has_kernels = "cupy" in update.kernels and all(str(x.dtype) in FLOATS for x in arrays)
     return (DeviceStore if has_kernels else Store)(update, arrays, slots, guard)
 
 

@@ -77,7 +77,7 @@ def _adam(
     _subtract(p, _multiply(temporary, step, temporary), p)
 
 
-IN_PLACE: dict[Update, InPlace] = {sgd: _sgd, adam: _adam}
+sgd.kernels["numpy"], adam.kernels["numpy"] = _sgd, _adam
 
 
 class FlatStore(Store):
@@ -90,7 +90,7 @@ class FlatStore(Store):
         groups: dict[Any, list[int]] = {}
         for k, x in enumerate(given):
             groups.setdefault((x.dtype, k if x.size > SMALL else None), []).append(k)
-        in_place = IN_PLACE[self.update]
+        in_place = self.update.kernels["numpy"]
         self.buffers = [_Buffer(in_place, [given[k] for k in members], slots) for members in groups.values()]
         self.members: list[list[int]] = list(groups.values())
         self.arrays, self.slots = [None] * len(given), [()] * len(given)
@@ -216,7 +216,7 @@ class _Buffer:
 
 def make(update: Update, arrays: Sequence[Any], slots: int, guard: Guard) -> Store:
     """Make the store for arrays; the general one where the update is not known here."""
-    return (FlatStore if update in IN_PLACE else Store)(update, arrays, slots, guard)
+    return (FlatStore if "numpy" in update.kernels else Store)(update, arrays, slots, guard)
 
 
 Store.of_library["numpy"] = make
