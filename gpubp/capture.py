@@ -19,6 +19,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from . import products
 from .boundary import is_inexact
 from .device import device_of, is_array, library, raw_namespace
 from .state import State, writes
@@ -264,7 +265,7 @@ class _Arguments:
     def __init__(self, recorder: Any, args: Any, kwargs: Any) -> None:
         self.arrays: list[Any] = []
         self.others: list[Any] = []
-        self.key = self._key(args), self._key(kwargs)
+        self.key = products.float32_products, self._key(args), self._key(kwargs)
         self.arrays = [recorder.place(x) for x in self.arrays]
         self.args, self.kwargs = args, kwargs
 
@@ -367,7 +368,8 @@ class _Graph:
     def verify(self, arguments: _Arguments, step: Callable[..., Any]) -> tuple[Any, str | None]:
         """Run the step as usual and again as a graph; return its results, and what differs."""
         before = _Snapshot(self)
-        out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
+        with self.recorder.as_recorded():
+            out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
         self._apart_cells()
         usual = _Snapshot(self)
         before.restore()

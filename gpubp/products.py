@@ -36,7 +36,7 @@ class matmul_precision:
 
     Notes
     -----
-    A captured step keeps what held when it was captured. PyTorch has this as ``set_float32_matmul_precision`` with
+    A captured step has a graph for each. PyTorch has this as ``set_float32_matmul_precision`` with
     ``"highest"`` and ``"high"``, JAX as ``default_matmul_precision`` with ``"float32"`` and ``"tensorfloat32"``.
 
     Examples

@@ -29,6 +29,9 @@ REFUSED = set(
     + str.split("tensordot vdot vecdot")
 )
 
+#: What new memory holds that is no floating-point number.
+POISON = {"b": True, "i": -99, "u": 99}
+
 #: The graphs that were launched, in order.
 launched: list[Graph] = []
 
@@ -223,7 +226,7 @@ class Graph:
             x[...] = known
         self.before.clear()
         for base in self.own.values():
-            base[...] = True if base.dtype.kind == "b" else -99 if base.dtype.kind in "iu" else np.nan
+            base[...] = POISON.get(base.dtype.kind, np.nan)
         return self
 
     def launch(self, stream: Any = None) -> None:

@@ -1,6 +1,7 @@
 """Captured steps. On CuPy, and on the stand-in in its place, they are graphs; elsewhere they run as usual."""
 
 import gc
+import importlib
 import threading
 from functools import partial
 
@@ -95,6 +96,15 @@ def test_every_set_of_shapes_dtypes_and_other_arguments_has_a_graph(cupy):
     assert len(captured._graphs) == captured.cache == 8
     assert captured.launches == 12 * 2
     assert captured.reason is None
+
+
+def test_the_precision_of_products_has_a_graph_of_its_own(cupy):
+    captured = bp.capture(lambda x: x + 1)
+    for precision in ("float32", "tf32") * 2:
+        with bp.matmul_precision(precision):
+            for _ in range(3):
+                captured(cupy.asarray(np.ones(2)))
+    assert captured.launches == 2 * 3
 
 
 def test_more_shapes_than_the_cache_holds_end_it(cupy):
@@ -342,6 +352,49 @@ def test_globals_methods_and_partials_are_seen(cupy):
         found = float(captured(cupy.asarray(np.ones(2)))[0])
         assert found == float(W[0]) * trainer.factor + 1
     assert captured.launches > 10
+
+
+class Trainer:
+    """Counts steps and keeps losses outside of the step, which names neither."""
+
+    def __init__(self, w):
+        self.w, self.count, self.factor, self.kept = w, 0, 1.0, []
+        self.captured = bp.capture(self.step)
+
+    def step(self, x):
+        return self.scaled(x) * self.w
+
+    def scaled(self, x):
+        return x * self.factor
+
+    def train(self, x):
+        self.count += 1
+        self.kept.append(self.captured(x))
+        return float(self.kept[-1][0])
+
+
+def test_attributes_that_the_step_does_not_use_may_change(cupy):
+    trainer = Trainer(cupy.asarray(np.ones(2)))
+    x = cupy.asarray(np.ones(2))
+    assert [trainer.train(x) for _ in range(10)] == [1.0] * 10
+    assert trainer.captured.launches == 7
+    trainer.factor = 2.0
+    assert [trainer.train(x) for _ in range(10)] == [2.0] * 10
+    trainer.w = cupy.asarray(np.full(2, 3.0))
+    assert [trainer.train(x) for _ in range(10)] == [6.0] * 10
+    assert trainer.captured.launches == 7 + 8 + 8
+
+
+def test_variables_of_modules(cupy, tmp_path, monkeypatch):
+    (tmp_path / "user_module.py").write_text("factor = 2.0\ndef scaled(x):\n    return x * factor\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    user_module = importlib.import_module("user_module")
+    captured = bp.capture(lambda x: user_module.scaled(x))
+    x = cupy.asarray(np.ones(2))
+    for k in range(10):
+        user_module.factor = 2.0 if k < 5 else 3.0
+        assert float(captured(x)[0]) == user_module.factor
+    assert captured.launches == 2 + 3
 
 
 # -- what cannot be captured

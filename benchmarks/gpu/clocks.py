@@ -74,11 +74,12 @@ class CudaClock(Clock):
 
 
 class CupyClock(CudaClock):
-    """CuPy's events; memory as its pool hands it out."""
+    """CuPy's events; memory as its pool hands it out, and `graphs`, the bytes that graphs keep for themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: Callable[[], int] = lambda: 0) -> None:
         import cupy
 
+        self.graphs = graphs
         self.cupy, self.event = cupy, cupy.cuda.Event
 
     def wait(self, out: Any) -> None:
@@ -92,7 +93,7 @@ class CupyClock(CudaClock):
         with _watch(self.cupy) as seen:
             step()
         self.wait(None)
-        return float(before + seen.most)
+        return float(before + seen.most + self.graphs())
 
 
 def _watch(cupy: Any) -> Any:
@@ -113,12 +114,12 @@ def _watch(cupy: Any) -> Any:
 
 
 class TorchClock(CudaClock):
-    """PyTorch's events and statistics of memory."""
+    """PyTorch's events and statistics of memory; with `graphs`, what they keep for themselves is counted too."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: bool) -> None:
         import torch
 
-        self.cuda = torch.cuda
+        self.cuda, self.graphs = torch.cuda, graphs
 
     def event(self) -> Any:
         return self.cuda.Event(enable_timing=True)
@@ -134,6 +135,9 @@ class TorchClock(CudaClock):
         self.cuda.reset_peak_memory_stats()
         step()
         self.wait(None)
+        if self.graphs:
+            self.cuda.empty_cache()
+            return float(self.cuda.memory_reserved())
         return float(self.cuda.max_memory_allocated())
 
 

@@ -222,7 +222,7 @@ class InTorch:
             raise NotImplementedError("CUDA graphs need a GPU")
         self.device, self.cuda, self.how = torch.device(device), cuda, how
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self.clock: Clock = TorchClock() if cuda else Clock()
+        self.clock: Clock = TorchClock(graphs=how != "eager") if cuda else Clock()
         if task.gradients is None:
             mirror = Mirror()
             torch.set_default_dtype(torch.float64 if precision == "float64" else torch.float32)

@@ -29,7 +29,7 @@ class Ours:
         if captured and not hasattr(bp, "capture"):
             raise NotImplementedError("this gpubp has no bp.capture")
         on = bp.device(device, verbose=False)
-        self.clock: Clock = CupyClock() if on.library == "cupy" else TracedClock()
+        self.clock: Clock = CupyClock(self._of_graphs) if on.library == "cupy" else TracedClock()
         self.tree: Any = bp.to_device(task.net, on)
         batch = bp.to_device(task.batch, on)
         set_tf32(precision == "tf32")
@@ -50,8 +50,13 @@ class Ours:
                 opt.step(grads)
 
         # Where it could not be captured an eager step would be timed: that is to fail.
-        step = bp.capture(train_step, required=on.library == "cupy") if captured else train_step
-        self.step = lambda: step(*batch)
+        self.taken = bp.capture(train_step, required=on.library == "cupy") if captured else train_step
+        self.step = lambda: self.taken(*batch)
+
+    def _of_graphs(self) -> int:
+        """The bytes that graphs work in, which are theirs alone."""
+        recorder = getattr(self.taken, "_recorder", None)
+        return 0 if recorder is None else int(recorder.pool.total_bytes())
 
     def read(self, value: Any) -> float:
         """Return a loss as a number."""

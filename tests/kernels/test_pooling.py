@@ -87,17 +87,3 @@ def test_arrays_as_they_lie(backend, name, options):
     (dx,), (wanted,) = pullback(backend.asarray(dY.astype("f4"))[..., ::2]), reference(dY[..., ::2])
     np.testing.assert_allclose(to_numpy(y), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(to_numpy(dx), wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_more_than_can_be_counted_in_one_launch(backend, monkeypatch):
-    if backend.name != "cupy":
-        pytest.skip("a matter of the kernels")
-    from gpubp.kernels.cupy import window
-
-    monkeypatch.setattr(window, "LIMIT", 9 * 8 * 8 * 2)
-    x = distinct(5, 9, 8, 8)
-    for name in ("max_pool", "avg_pool"):
-        assert_agrees(backend, name, x, dtype="float32", window=2)
-    assert len(list(window.parts(5, 9 * 8 * 8))) == 3
-    monkeypatch.setattr(window, "LIMIT", 9 * 8 * 8 - 1)
-    assert FUSED["max_pool"].overrides["cupy"].forward(None, (True,), backend.asarray(x), window=2) is NotImplemented

@@ -40,6 +40,9 @@ class Recorder:
         """Whether two arrays may have memory in common; those of the host have none."""
         return isinstance(a, cupy.ndarray) and bool(cupy.may_share_memory(a, b))
 
+    #: A context in which a step that is not recorded computes as one that is, to the same bits but for sums by atomics.
+    as_recorded = staticmethod(product.as_captured)
+
     def record(self, run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         """Record what `run` launches, none of which is computed now.
 

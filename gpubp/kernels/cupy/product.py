@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cupy
@@ -22,6 +21,7 @@ import numpy as np
 from array_api_compat.cupy import tensordot as _tensordot
 
 from ... import products
+from .bindings import bindings, handle, room
 from .common import Kernel, is_floating
 from .sums import parts_for, sum_of_parts
 
@@ -56,6 +56,19 @@ _KINDS = {
     "float64": _kind(1, _F64, "double"),
 }
 _kinds: dict[Any, _Kind] = {}  # by dtype
+
+
+def kind_of(dtype: Any) -> _Kind:
+    """What cuBLAS calls a floating dtype."""
+    kind = _kinds.get(dtype)
+    if kind is None:
+        kind = _kinds[dtype] = _KINDS[str(dtype)]
+    return kind
+
+
+def compute_of(kind: _Kind) -> int:
+    """The type that cuBLAS is to compute in, by the policy of this moment."""
+    return _TF32 if kind.code == 0 and products.float32_products == "tf32" and _has_tf32() else kind.compute
 
 
 def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any:
@@ -101,19 +114,18 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
     if batch != bshape[:-2]:
         batch = np.broadcast_shapes(batch, bshape[:-2])
     shape = (*batch, ashape[-2], bshape[-1])
-    given = out
-    out = cupy.empty(shape, a.dtype) if out is None else _checked(out, shape, a.dtype)
-    if not out.size:
-        return out
-    if not ashape[-1]:
-        if given is None or not accumulate:
-            out.fill(0)
-        return out
-    c, transposed, c_row, c_step = _laid_out(out, batch)
-    if c is not out or transposed:
-        raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
-    _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
-    return out
+    if out is None:
+        c, c_row, c_step = cupy.empty(shape, a.dtype), shape[-1], shape[-2] * shape[-1]
+        accumulate = False
+    else:
+        c, transposed, c_row, c_step = _laid_out(_checked(out, shape, a.dtype), batch)
+        if c is not out or transposed:
+            raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
+    if ashape[-1] and c.size:
+        _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
+    elif not accumulate:
+        c.fill(0)
+    return c
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -128,7 +140,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
     What cannot be told in these terms is copied. Steps are in elements.
     """
     size, shape, strides = x.itemsize, x.shape, x.strides
-    step = _joined(shape, strides, batch)
+    step = 0 if len(shape) == 2 else _joined(shape, strides, batch)
     rows, columns = shape[-2:]
     row, column = strides[-2] // size, strides[-1] // size
     if step is not None:
@@ -144,7 +156,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
 
 def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...]) -> int | None:
     """The step, in bytes, that leads through all of `batch`, if there is one."""
-    if len(shape) == 2 or math.prod(shape[:-2]) == 1:
+    if math.prod(shape[:-2]) == 1:
         return 0
     if shape[:-2] != batch:
         return None
@@ -163,33 +175,30 @@ def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, 
 def _multiply(*operands: Any) -> None:
     """``c = a @ b`` or ``c += a @ b`` of arrays as `_laid_out` gives them, by the first way there is."""
     name, args = _call_of(*operands)
-    if cublas is not None:
+    if cublas is not None and not _thread.as_captured:
         try:
             getattr(cublas, name[0])(cupy.cuda.device.get_cublas_handle(), *args)
             return
         except NotImplementedError:  # the stream is captured
             pass
-    bindings = _bindings()
-    if bindings is None:
+    other = bindings("cublas")
+    if other is None:
         _say_once()
         _tiled(*operands)
         return
-    handle = _handle(bindings)
-    bindings.set_stream(handle, cupy.cuda.get_current_stream().ptr)
-    workspace = cupy.empty(_WORKSPACE, np.uint8)  # of the captured step's pool; what follows on the stream may reuse it
-    bindings.set_workspace(handle, workspace.data.ptr, _WORKSPACE)
-    getattr(bindings, name[1])(handle, *args)
+    own = handle("cublas")
+    other.set_stream(own, cupy.cuda.get_current_stream().ptr)
+    space = room(_WORKSPACE)
+    other.set_workspace(own, space.data.ptr, _WORKSPACE)
+    getattr(other, name[1])(own, *args)
 
 
 def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     """The function of cuBLAS, as CuPy and nvmath-python name it, and its arguments after the handle."""
     a, a_turned, a_line, a_step, b, b_turned, b_line, b_step, c, c_line, c_step, batches, accumulate = operands
-    kind = _kinds.get(a.dtype)
-    if kind is None:
-        kind = _kinds[a.dtype] = _KINDS[str(a.dtype)]
-    code, compute, one, zero = kind
-    if code == 0 and products.float32_products == "tf32" and _has_tf32():
-        compute = _TF32
+    kind = kind_of(a.dtype)
+    code, _, one, zero = kind
+    compute = compute_of(kind)
     if accumulate:
         zero = one
     # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
@@ -223,7 +232,8 @@ def repeated(a: Any, b: Any, out: Any, *, accumulate: bool = False) -> Callable[
     """
     (m, k), (_, n) = a.shape, b.shape
     of_a, of_b, of_c = (_laid_out(x, ()) for x in (a, b, _checked(out, (m, n), a.dtype)))
-    if cublas is None or not (m and n and k) or of_a[0] is not a or of_c[0] is not out or of_c[1]:
+    as_they_lie = of_a[0] is a and of_c[0] is out and not of_c[1]
+    if cublas is None or _thread.as_captured or not (m and n and k) or not as_they_lie:
 
         def whole(a: Any, out: Any) -> None:
             product(a, b, out=out, accumulate=accumulate)
@@ -252,33 +262,30 @@ def _has_tf32() -> bool:
     return _tf32_of(cupy.cuda.runtime.getDevice())
 
 
-# -- cuBLAS while a stream is captured
+class _Thread(threading.local):
+    as_captured = False
 
 
-@cache
-def _bindings() -> Any:
-    """nvmath-python's bindings of cuBLAS, or None."""
-    return import_module("nvmath.bindings.cublas") if find_spec("nvmath") is not None else None
+_thread = _Thread()
 
 
-_of_thread = threading.local()
-
-
-def _handle(bindings: Any) -> int:
-    """A handle of cuBLAS for this thread and device, which stays."""
-    handles: dict[int, int] = _of_thread.__dict__.setdefault("handles", {})
-    device = cupy.cuda.runtime.getDevice()
-    if device not in handles:
-        handles[device] = bindings.create()
-    return handles[device]
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Have products computed as they are under capture, to the same bits."""
+    _thread.as_captured = True
+    try:
+        yield
+    finally:
+        _thread.as_captured = False
 
 
 def prepare() -> None:
     """Make what products need under capture and should not be made then: call it before."""
     if cublas is not None:
         cupy.cuda.device.get_cublas_handle()
-    if (bindings := _bindings()) is not None:
-        _handle(bindings)
+    for library in ("cublas", "cublasLt"):
+        if bindings(library) is not None:
+            handle(library)
 
 
 _said = False

@@ -70,7 +70,7 @@ def way(request, monkeypatch):
     """cuBLAS, and the kernel that stands in for it."""
     if request.param == "own":
         monkeypatch.setattr(module, "cublas", None)
-        monkeypatch.setattr(module, "_bindings", lambda: None)
+        monkeypatch.setattr(module, "bindings", lambda library: None)
         monkeypatch.setattr(module, "_said", True)
     return request.param
 
@@ -208,14 +208,11 @@ def captured(monkeypatch):
     """Under what CuPy does while a stream is captured: cuBLAS is refused."""
     monkeypatch.setattr(fake, "_capturing", lambda: True)
     monkeypatch.setattr(module, "_said", False)
-    module._bindings.cache_clear()
-    yield
-    module._bindings.cache_clear()
 
 
 @on_host
 def test_captured_products_go_to_the_own_kernel_and_say_so_once(captured, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "bindings", lambda library: None)
     a, b = random((2, 6, 5), "float32"), random((2, 5, 4), "float32")
     with pytest.warns(RuntimeWarning, match=r"slower than cuBLAS: CuPy cannot capture .* pip install gpubp\[nvmath\]"):
         found = product(cupy.asarray(a), cupy.asarray(b))
@@ -226,22 +223,9 @@ def test_captured_products_go_to_the_own_kernel_and_say_so_once(captured, monkey
 
 
 @on_host
-def test_repeated_products_under_capture(captured, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    a, b, out = (
-        cupy.asarray(random((6, 5), "float32")),
-        cupy.asarray(random((5, 4), "float32")),
-        cupy.zeros((6, 4), "f4"),
-    )
-    with pytest.warns(RuntimeWarning, match="CuPy cannot capture"):
-        repeated(a, b, out)(a, out)
-    agree(out, a.get().astype("f8") @ b.get(), "float32", 5)
-
-
-@on_host
 def test_without_cublas(monkeypatch):
     monkeypatch.setattr(module, "cublas", None)
-    monkeypatch.setattr(module, "_bindings", lambda: None)
+    monkeypatch.setattr(module, "bindings", lambda library: None)
     monkeypatch.setattr(module, "_said", False)
     module.prepare()
     with pytest.warns(RuntimeWarning, match=r"CuPy finds no cuBLAS; its extra \[ctk\] brings it"):
@@ -249,19 +233,12 @@ def test_without_cublas(monkeypatch):
 
 
 @on_host
-def test_captured_products_with_nvmath(captured, monkeypatch):
-    bindings = fake.Bindings()
-    package = ModuleType("nvmath")
-    package.__path__ = []
-    monkeypatch.setitem(sys.modules, "nvmath", package)
-    monkeypatch.setitem(sys.modules, "nvmath.bindings", ModuleType("nvmath.bindings"))
-    monkeypatch.setitem(sys.modules, "nvmath.bindings.cublas", bindings)
-    monkeypatch.setattr(module, "find_spec", lambda name: name == "nvmath")
-    monkeypatch.setattr(module, "_of_thread", type("Local", (), {})())
-    stream = type("Stream", (), {"ptr": 77, "is_capturing": lambda self: True})()
-    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: stream, raising=False)
+def test_captured_products_with_nvmath(captured, nvmath, monkeypatch):
+    cublas, _ = nvmath
+    stream = type("Stream", (), {"ptr": 77})()
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: stream)
     module.prepare()
-    assert bindings.made == [2001]
+    (own,) = cublas.made
     fake.calls.clear()
     a, b = random((2, 6, 5), "bfloat16"), random((2, 5, 4), "bfloat16")
     with warnings.catch_warnings():
@@ -270,9 +247,53 @@ def test_captured_products_with_nvmath(captured, monkeypatch):
     agree(stacks, a.astype("f8") @ b.astype("f8"), "bfloat16", 5)
     agree(one, a[0].astype("f8") @ b[1].astype("f8"), "bfloat16", 5)
     assert [name for name, _ in fake.calls] == ["gemm_strided_batched_ex", "gemm_ex"]
-    assert bindings.made == [2001]
-    assert bindings.streams == {2001: 77}
-    assert bindings.workspaces[2001][1] == 32 << 20
+    assert cublas.made == [own]
+    assert cublas.streams == {own: 77}
+    assert cublas.workspaces[own][1] == 32 << 20
+
+
+@on_host
+@pytest.mark.filterwarnings("ignore:matrix products use")
+def test_captured_step_agrees(way_of_capture):
+    def loss(W, x):
+        xp = bp.array_namespace(W)
+        return xp.sum((xp.tanh(x @ W) @ W.T) ** 2)
+
+    def step(x, W):
+        return bp.value_and_grad(loss)(W, x)
+
+    x = random((4, 5), "float32")
+    captured = bp.capture(step, required=True)
+    fake.calls.clear()
+    for seed in range(6):
+        W = random((5, 3), "float32", seed)
+        for found, wanted in zip(
+            captured(cupy.asarray(x), cupy.asarray(W)), step(cupy.asarray(x), cupy.asarray(W)), strict=True
+        ):
+            np.testing.assert_allclose(found.get(), wanted.get(), rtol=1e-5, atol=1e-5)
+    assert captured.reason is None
+    assert any(name == "gemm_ex" for name, _ in fake.calls) == (way_of_capture == "nvmath")
+
+
+@pytest.fixture(params=["nvmath", "own"])
+def way_of_capture(request):
+    if request.param == "nvmath":
+        request.getfixturevalue("nvmath")
+    return request.param
+
+
+@on_host
+def test_nvmath_that_does_not_work(monkeypatch):
+    from gpubp.kernels.cupy import bindings
+
+    broken = ModuleType("nvmath.bindings.cublasLt")
+    monkeypatch.setattr(bindings, "find_spec", lambda name: name == "nvmath")
+    monkeypatch.setattr(bindings, "import_module", lambda name: broken)
+    bindings.bindings.cache_clear()
+    with pytest.warns(UserWarning, match="nvmath-python is installed but its cublasLt does not work: .*destroy"):
+        assert bindings.bindings("cublasLt") is None
+    assert bindings.bindings("cublasLt") is None
+    bindings.bindings.cache_clear()
 
 
 # -- in the place of CuPy's functions
