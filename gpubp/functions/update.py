@@ -196,13 +196,18 @@ def clip_factor(xp: Any, norm: Any, clip_norm: float) -> Any:
     return xp.where(factor > 1, xp.ones_like(factor), factor)
 
 
+#: Below it float32 loses digits, and on a GPU is 0.
+SMALLEST_SCALE = 2.0**-126
+
+
 def rescale(xp: Any, rule: LossScale, scale: Any, good: Any, finite: Any) -> tuple[Any, Any]:
     """Return the loss scale and the number of good steps in a row after a step whose gradients were `finite`."""
     good = xp.where(finite, good + 1, xp.zeros_like(good))
-    grown = scale * rule.growth
     grows = good == rule.interval
+    grown, less = scale * rule.growth, scale * rule.backoff
     larger = xp.where(grows & xp.isfinite(grown), grown, scale)
-    return xp.where(finite, larger, scale * rule.backoff), xp.where(grows, xp.zeros_like(good), good)
+    smaller = xp.where(less >= SMALLEST_SCALE, less, scale)
+    return xp.where(finite, larger, smaller), xp.where(grows, xp.zeros_like(good), good)
 
 
 # -- where parameters and state are kept

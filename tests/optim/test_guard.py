@@ -362,6 +362,13 @@ def test_the_scale_stays_finite(backend):
     assert to_numpy(opt.scale) == np.float32(2.0**127)
 
 
+def test_the_scale_stays_above_0(backend):
+    opt = optim.SGD([backend.asarray(np.zeros(1))], 1.0, loss_scale=LossScale(init=2.0**-125))
+    for _ in range(3):
+        opt.step([backend.asarray(np.full(1, np.inf))])
+    assert to_numpy(opt.scale) == np.float32(2.0**-126)
+
+
 def test_dynamic_is_pytorchs_rule():
     opt = optim.SGD([np.zeros(1)], 1.0, loss_scale="dynamic")
     assert opt._store.guard.loss_scale == LossScale(2.0**16, 2.0, 0.5, 2000)

@@ -31,6 +31,7 @@ _GIVEN = np.dtype([(name, "f8") for name in GIVEN])
 _TABLE = np.dtype([("gradient", "u8", MANY), ("first", "i4", MANY + 1), ("last", "i4", MANY), ("count", "i4")])
 
 _STRUCTS = f"""
+#define SMALLEST_SCALE {definitions.SMALLEST_SCALE!r}f
 struct Given {{ double {", ".join(GIVEN)}; }};
 struct Step {{ double {", ".join(MADE)}; }};
 struct Table {{
@@ -135,10 +136,10 @@ extern "C" __global__ void optimizer_prepare(const Given* from_host, Step* step,
         if (!isinf(given.clip_norm)) factor *= clip > 1 ? 1 : clip;  // NaN stays NaN
     }
     if (given.dynamic) {
-        float grown = *scale * float(given.growth);
+        float grown = *scale * float(given.growth), less = *scale * float(given.backoff);
         step->good = finite ? step->good + 1 : 0;
-        if (!finite) *scale *= float(given.backoff);
-        else if (step->good == given.interval) {
+        if (!finite && less >= SMALLEST_SCALE) *scale = less;
+        if (step->good == given.interval) {
             step->good = 0;
             if (isfinite(grown)) *scale = grown;
         }

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ...functions.update import Guard, State, Store, Update, adam, adam_scales, clip_factor, is_narrow, rescale, sgd
+from ...functions.update import (
+    SMALLEST_SCALE,
+    Guard,
+    LossScale,
+    State,
+    Store,
+    Update,
+    adam,
+    adam_scales,
+    is_narrow,
+    sgd,
+)
 
 _add, _multiply, _subtract = np.add, np.multiply, np.subtract
 
@@ -139,18 +150,31 @@ class FlatStore(Store):
         norm = math.sqrt(sum(map(_square, given))) * factor
         finite = math.isfinite(norm) or all(bool(np.isfinite(g).all()) for g in given)
         self.norm = np.asarray(norm)
-        with np.errstate(over="ignore"):
-            if rule is not None and rule.dynamic:
-                self.scale, self.good = rescale(np, rule, self.scale, np.int32(self.good), np.bool(finite))
-        if clip_norm is not None:
-            factor *= float(clip_factor(np, self.norm, clip_norm))
+        if clip_norm is not None and not math.isinf(clip_norm):
+            clip = clip_norm / (norm + 1e-6)
+            factor *= 1.0 if clip > 1.0 else clip  # NaN stays NaN
+        if rule is not None and rule.dynamic:
+            self._rescale(rule, finite)
         return factor, finite or not skip
+
+    def _rescale(self, rule: LossScale, finite: bool) -> None:
+        by = 1.0
+        self.good += 1
+        if not finite:
+            self.good, by = 0, rule.backoff
+        elif self.good == rule.interval:
+            self.good, by = 0, rule.growth
+        if by != 1.0:
+            with np.errstate(over="ignore"):
+                scale = np.asarray(self.scale * np.float32(by))
+            if SMALLEST_SCALE <= scale < np.inf:
+                self.scale = scale
 
 
 def _square(g: Any) -> float:
     """The sum of an array's squares; infinite or NaN is rather that than a warning."""
     flat = g.reshape(-1)
-    if is_narrow(flat.dtype):
+    if flat.itemsize == 2:
         flat = flat.astype(np.float32)
     return float(np.vdot(flat, flat).real)
 
