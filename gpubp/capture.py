@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -207,7 +207,8 @@ class CapturedStep:
             if problem is not None:
                 self._give_up(problem)
             return out
-        with writes() as written:
+        last = graph is not None or self._times(arguments.key) >= self.warmup  # before a recording
+        with writes() as written, self._recorder.as_recorded() if last else nullcontext():
             out = arguments.call(self.step)
         for other in self._graphs.values():  # launches are going to overwrite that
             out = _apart(self._recorder, out, other.own)
@@ -217,9 +218,7 @@ class CapturedStep:
                 return out
             del self._graphs[arguments.key]
             self._count_in_vain(graph, f"{what} is another one from call to call")
-        elif self._times(arguments.key) < self.warmup:
-            return out
-        if self.reason is None:
+        if last and self.reason is None:
             self._record(arguments, list(written))
         return out
 

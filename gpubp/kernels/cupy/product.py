@@ -80,7 +80,8 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
         Of shapes (..., m, k) and (..., k, n), whose first axes broadcast. Views of which one of the last two axes is
         contiguous are taken as they are, so that ``x.T`` or a slice of rows or columns costs nothing.
     out
-        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`.
+        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`. Of the dtype
+        of these, or of float32 for those of 16 bits.
     accumulate
         Whether to add to `out` instead of overwriting it, in the same pass.
 
@@ -129,7 +130,7 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    if out.shape != shape or out.dtype != dtype:
+    if out.shape != shape or (out.dtype != dtype and not (dtype.itemsize == 2 and out.dtype == np.float32)):
         raise ValueError(f"product expects an out of shape {shape} and {dtype}, got {out.shape} and {out.dtype}")
     return out
 
@@ -199,6 +200,7 @@ def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     kind = kind_of(a.dtype)
     code, _, one, zero = kind
     compute = compute_of(kind)
+    of_c = code if c.dtype == a.dtype else kind_of(c.dtype).code
     if accumulate:
         zero = one
     # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
@@ -207,11 +209,11 @@ def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     if batches == 1:
         return ("gemmEx", "gemm_ex"), (
             *(b_turned, a_turned, m, n, k, one, pb, code, b_line, pa, code, a_line),
-            *(zero, pc, code, c_line, compute, _DEFAULT),
+            *(zero, pc, of_c, c_line, compute, _DEFAULT),
         )
     return ("gemmStridedBatchedEx", "gemm_strided_batched_ex"), (
         *(b_turned, a_turned, m, n, k, one, pb, code, b_line, b_step, pa, code, a_line, a_step),
-        *(zero, pc, code, c_line, c_step, batches, compute, _DEFAULT),
+        *(zero, pc, of_c, c_line, c_step, batches, compute, _DEFAULT),
     )
 
 
@@ -316,7 +318,7 @@ _product = Kernel(
     "matrix_product",
     r"""
 extern "C" __global__ void __launch_bounds__(256) matrix_product(
-    const T* a, const T* b, T* c, W* parts, long long m, long long n, long long k,
+    const T* a, const T* b, T* c, W* wide, W* parts, long long m, long long n, long long k,
     long long a_row, long long a_column, long long a_step, long long b_row, long long b_column, long long b_step,
     long long c_row, long long c_step, long long batches, long long splits, long long accumulate)
 {
@@ -374,8 +376,9 @@ extern "C" __global__ void __launch_bounds__(256) matrix_product(
                 if (splits > 1) {
                     parts[((split * batches + batch) * m + r) * n + s] = sums[i][j];
                 } else {
-                    T* to = c + batch * c_step + r * c_row + s;
-                    *to = T(accumulate ? W(*to) + sums[i][j] : sums[i][j]);
+                    long long to = batch * c_step + r * c_row + s;
+                    if (wide) wide[to] = accumulate ? wide[to] + sums[i][j] : sums[i][j];
+                    else c[to] = T(accumulate ? W(c[to]) + sums[i][j] : sums[i][j]);
                 }
             }
     }
@@ -395,7 +398,8 @@ def _tiled(
     parts = parts_for(splits, (batches, m, n), a.dtype)
     of_a, of_b = (1, a_line) if a_turned else (a_line, 1), (1, b_line) if b_turned else (b_line, 1)
     args = (m, n, k, *of_a, a_step, *of_b, b_step, c_line, c_step, batches, splits, int(accumulate))
-    _product((jobs, min(batches * splits, 65535)), 256, a, b, c, parts, *args, T=a.dtype)
+    into = (c, None) if c.dtype == a.dtype else (None, c)
+    _product((jobs, min(batches * splits, 65535)), 256, a, b, *into, parts, *args, T=a.dtype)
     if parts is not None:
         sum_of_parts(parts, c, (batches, m, n), c_line, c_step, accumulate)
 

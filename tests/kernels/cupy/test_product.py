@@ -154,6 +154,19 @@ def test_sixteen_bits_are_added_in_float32(way, name):
     assert float(product(a, b)[0, 0]) == float(dtype_of(name).type(5000))
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("left", "right"), [((70, 33), (33, 65)), ((2, 3, 5), (2, 5, 4)), ((2, 1100), (1100, 3))])
+def test_products_of_sixteen_bits_in_float32(way, left, right, name):
+    a, b = random(left, name), random(right, name, 1)
+    wanted = a.astype("f8") @ b.astype("f8")
+    own = random(wanted.shape, "float32")
+    out = laid_out(own, "slice")
+    product(cupy.asarray(a), cupy.asarray(b), out=out, accumulate=True)
+    agree(out, own + wanted, "float32", left[-1])
+    product(cupy.asarray(a), cupy.asarray(b), out=out)
+    agree(out, wanted, "float32", left[-1])
+
+
 def test_long_sums_repeat_to_the_bit(way):
     a, b = cupy.asarray(random((3, 3000), "float32")), cupy.asarray(random((3000, 2), "float32"))
     first, second = product(a, b).get(), product(a, b).get()
