@@ -232,7 +232,7 @@ def test_the_work_of_a_step():
 def test_every_row_and_contender_has_a_place_in_the_table():
     row = {"contenders": {"gpubp": {"ms": 1.5, "quartiles": [1.0, 2.0], "host_us": 7.0, "peak_mb": None}},
            "ratios": {}, "goal": "not all ran"}  # fmt: skip
-    where = {"machine": {"gpu": "a GPU"}, "commit": "c", "date": "d", "contenders": ["gpubp"]}
+    where = {"machine": {"gpu": "a GPU"}, "commit": "c", "date": "d", "contenders": ["gpubp"], "small": False}
     page = markdown({**where, "rows": dict.fromkeys(ROWS, row)})
     for r in ROWS.values():
         assert f"| {r.title} | 1.5 (1–2) |" in page
@@ -260,5 +260,6 @@ def test_the_command_rehearses(tmp_path, capsys):
     assert main([*command, "--seconds", "0.02", "--out", str(out)]) == 0
     assert f"wrote {out}.json" in capsys.readouterr().out
     figures = json.loads(out.with_suffix(".json").read_text())
+    assert "| toy |" in out.with_suffix(".md").read_text()
     assert list(figures["rows"]["xor"]["contenders"]) == ["gpubp"]  # the other needs a GPU
     assert Job("xor", "gpubp", "cuda", False).precision == "float32"
