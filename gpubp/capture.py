@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 import traceback
 import warnings
@@ -252,10 +253,18 @@ class CapturedStep:
         if self.required:
             raise NotCapturable(message)
         if not quietly:
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=_users_level())
 
     def __repr__(self) -> str:
         return f"capture({getattr(self.step, '__name__', type(self.step).__name__)})"
+
+
+def _users_level() -> int:
+    """How far up the user's line is from who asks, as `warnings.warn` counts."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and not is_users(frame.f_globals):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class _Arguments:

@@ -13,6 +13,7 @@ from benchmarks.gpu.clocks import Clock, CupyClock, TracedClock
 from benchmarks.gpu.rows import Row, Rule, Task, loss_of
 from gpubp import optim
 from gpubp.device import device_of
+from gpubp.dtypes import bfloat16
 
 
 def optimizer(rule: Rule, tree: Any) -> optim.Optimizer:
@@ -105,8 +106,17 @@ def set_tf32(on: bool) -> None:
 
 
 def mixed(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loss whose products are of bfloat16."""
-    raise NotImplementedError("this gpubp has no policy for bfloat16")
+    """Return a loss whose net computes in bfloat16, from parameters of float32; the loss itself is of float32."""
+    narrow = bfloat16()
+
+    def cast(x: Any, dtype: Any) -> Any:
+        return bp.array_namespace(x).astype(x, dtype)
+
+    def run(net: Any, x: Any, y: Any) -> Any:
+        inside = bp.tree.map_leaves(lambda p: cast(p, narrow), net)
+        return loss(lambda x: cast(inside(x), y.dtype), cast(x, narrow), y)
+
+    return run
 
 
 def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:
@@ -116,6 +126,6 @@ def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:
     from gpubp.kernels.cupy.product import product
 
     if precision == "bfloat16":
-        a, b = (x.astype("bfloat16") for x in (a, b))
+        a, b = (x.astype(bfloat16()) for x in (a, b))
     out = a.copy()
     return lambda: product(a, b, out=out)

@@ -124,8 +124,10 @@ def test_gpubp_runs_every_row_on_cuda(row, name, tmp_path, cuda):
         pytest.skip(f"not yet: {failed}")
     check(figures, [name], 0.0)
     assert figures["machine"]["driver's CUDA"]
-    expected = rehearse(tmp_path, [row], ["gpubp"])["rows"][row]["contenders"]["gpubp"]["losses"]
-    np.testing.assert_allclose(figures["rows"][row]["contenders"][name]["losses"], expected, rtol=2e-2)
+    found = figures["rows"][row]["contenders"][name]["losses"]
+    expected = rehearse(tmp_path, [row], ["gpubp"])["rows"][row]["contenders"]["gpubp"]["losses"]  # in float64
+    np.testing.assert_allclose(found[:1], expected[:1], rtol=5e-3)
+    np.testing.assert_allclose(found[1:3], expected[1:3], rtol=5e-2)  # with toys' batches rounding grows fast
 
 
 def test_the_peak_of_memory_is_what_a_hook_sees(cuda):
