@@ -1,4 +1,4 @@
-"""Activations: one kernel forward, one backward, alone or with a bias added before."""
+"""Activations: one kernel forward, one backward."""
 
 from __future__ import annotations
 
@@ -32,12 +32,8 @@ COTANGENT = {
     "selu": f"dy * (y > W(0) ? W({SELU_SCALE}) : y + W({SELU_SCALE * SELU_ALPHA}))",
 }
 
-#: y = f(x), y = f(x + b) with b broadcast, and dz, by activation.
+#: y = f(x), and dz, by activation.
 PLAIN = {name: Pointwise(name, ("x",), f"W z = x; out = T({y})") for name, y in VALUE.items()}
-BIASED = {
-    name: Pointwise(f"bias_{name}", ("x", "b"), f"W z = W(x) + W(b); out = T({y})", row=True)
-    for name, y in VALUE.items()
-}
 BACKWARD = {
     name: Pointwise(f"{name}_backward", ("g", "v"), f"W dy = g; W y = v; out = T({dz})")
     for name, dz in COTANGENT.items()

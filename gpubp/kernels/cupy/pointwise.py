@@ -28,30 +28,24 @@ class Pointwise:
         C++ that sets ``out``.
     numbers
         The names of the numbers, which are doubles.
-    row
-        Whether the last array is one row, which all rows of the others meet.
     """
 
-    def __init__(
-        self, name: str, inputs: tuple[str, ...], operation: str, numbers: tuple[str, ...] = (), row: bool = False
-    ) -> None:
+    def __init__(self, name: str, inputs: tuple[str, ...], operation: str, numbers: tuple[str, ...] = ()) -> None:
         listed = ", ".join((*(f"T {x}" for x in inputs), *(f"float64 {x}" for x in numbers)))
         self._any = elementwise(name, listed, "T out", operation)
-        self._arrays, self._given, self._row = len(inputs), len(inputs) + len(numbers), row
+        self._arrays, self._given = len(inputs), len(inputs) + len(numbers)
         parameters = "".join((*(f"const T* {x}_, " for x in inputs), *(f"double {x}, " for x in numbers)))
-        rows = inputs[-1:] if row else ()
-        packs = [f"{x}_s = {_PACKS.format(f'{x}_')}[{'modulo(j, period)' if x in rows else 'j'}]" for x in inputs]
-        ones = [f"{x} = {x}_[{'k % (period * WIDE)' if x in rows else 'k'}]" for x in inputs]
+        packs = ", ".join(f"{x}_s = {_PACKS.format(f'{x}_')}[j]" for x in inputs)
         self._wide = Kernel(
             f"{name}_wide",
             f"""
 const int WIDE = 16 / sizeof(T);
 struct alignas(16) pack_ {{ T of[WIDE]; }};
-extern "C" __global__ void {name}_wide({parameters}T* out_, long long n, long long period)
+extern "C" __global__ void {name}_wide({parameters}T* out_, long long n)
 {{
     EACH(j, (n + WIDE - 1) / WIDE) {{
         if ((j + 1) * WIDE <= n) {{
-            const pack_ {", ".join(packs)};
+            const pack_ {packs};
             pack_ out_s;
 #pragma unroll
             for (int k = 0; k < WIDE; ++k) {{
@@ -63,7 +57,7 @@ extern "C" __global__ void {name}_wide({parameters}T* out_, long long n, long lo
             {_PACKS.format("out_").replace("const ", "")}[j] = out_s;
         }} else {{
             for (long long k = j * WIDE; k < n; ++k) {{
-                const T {", ".join(ones)};
+                const T {", ".join(f"{x} = {x}_[k]" for x in inputs)};
                 T out;
                 {operation};
                 out_[k] = out;
@@ -77,20 +71,14 @@ extern "C" __global__ void {name}_wide({parameters}T* out_, long long n, long lo
 
     def __call__(self, *args: Any) -> Any:
         """Return an array of the operation's results: the one given after the arguments, or a new one."""
-        x, arrays = args[0], self._arrays - self._row
-        if x.itemsize == 8 or not all([_beside(y, x.shape) for y in args[:arrays]]):
+        x = args[0]
+        if x.itemsize == 8 or not all(_beside(y, x.shape) for y in args[: self._arrays]):
             return self._any(*args)
-        period = 0
-        if self._row:
-            width = x.shape[-1] * x.itemsize if x.ndim else 0
-            if not width or width % 16 or not _beside(args[arrays], x.shape[-1:]):
-                return self._any(*args)
-            period = width // 16
         out = args[self._given] if len(args) > self._given else cupy.empty(x.shape, x.dtype)
         if not _beside(out, x.shape):
             return self._any(*args)
         grid, given = blocks(-(-x.nbytes // 16), _THREADS), map(_argument, args[: self._given])
-        self._wide(grid, _THREADS, *given, out, x.size, period, T=x.dtype)
+        self._wide(grid, _THREADS, *given, out, x.size, T=x.dtype)
         return out
 
 

@@ -8,8 +8,7 @@ from gpubp.kernels.cupy import common
 from gpubp.kernels.cupy.pointwise import Pointwise
 
 axpy = Pointwise("test_axpy", ("x", "y"), "out = T(W(x) * W(a) + W(y))", ("a",))
-shift = Pointwise("test_shift", ("x", "b"), "out = T(W(x) + W(b))", row=True)
-for _kernel in ("test_axpy", "test_shift", "test_axpy_wide", "test_shift_wide"):
+for _kernel in ("test_axpy", "test_axpy_wide"):
     del common.KERNELS[_kernel]  # these are no kernels of gpubp
 RNG = np.random.default_rng(0)
 
@@ -67,15 +66,3 @@ def test_other_arrays(wide, how):
         out = place(0 * x)
         axpy(cupy.asarray(x), cupy.asarray(y), 2.0, out)
         np.testing.assert_array_equal(out.get(), 2 * x + y)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("shape", [(3, 8), (8,), (2, 5, 40), (700, 16), (3, 7), (5, 1), (0, 8)])
-def test_a_row(wide, shape, dtype):
-    x, b = given(*shape, dtype=dtype), given(shape[-1], dtype=dtype)
-    np.testing.assert_array_equal(shift(cupy.asarray(x), cupy.asarray(b)).get(), x + b)
-    assert wide == (["test_shift_wide"] if shape[-1] % 8 == 0 else [])
-
-
-def test_a_row_for_a_number():
-    assert shift(cupy.asarray(given(3, 8)), cupy.zeros((1, 1), dtype="float32")).shape == (3, 8)
