@@ -152,6 +152,8 @@ extern "C" const char* launch_(const unsigned* grid, const unsigned* block, size
         if shared_mem > 48 << 10:
             raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory, where every GPU has 49152")
 
+        args = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)  # structs go by value, now
+
         def run() -> None:
             guarded = _Guarded()
             cells = [_cell(self.name, x, t, s, guarded) for x, t, s in zip(args, self._types, sizes, strict=True)]
