@@ -19,8 +19,8 @@ from .fused import custom_vjp as custom_vjp
 from .fused import fused as fused
 from .namespace import array_namespace as array_namespace
 from .namespace import constant as constant
-from .products import matmul_precision as matmul_precision
 from .precision import mixed as mixed
+from .products import matmul_precision as matmul_precision
 from .transform import checkpoint as checkpoint
 from .transform import grad as grad
 from .transform import hessian as hessian
