@@ -209,6 +209,8 @@ class CapturedStep:
                 self._give_up(problem)
             return out
         last = graph is not None or self._times(arguments.key) >= self.warmup  # before a recording
+        if self.reason is not None:
+            return arguments.call(self.step)
         with writes() as written, self._recorder.as_recorded() if last else nullcontext():
             out = arguments.call(self.step)
         for other in self._graphs.values():  # launches are going to overwrite that
@@ -236,9 +238,12 @@ class CapturedStep:
 
     def _times(self, key: Hashable) -> int:
         self._seen[key] = self._seen.pop(key, 0) + 1
+        times = self._seen[key]
         if len(self._seen) > 16 * self.cache:
             self._seen.popitem(last=False)
-        return self._seen[key]
+            if not self._graphs:
+                self._give_up("its arguments have other shapes, or other numbers that are no arrays, from call to call")
+        return times
 
     def _count_in_vain(self, graph: _Graph, reason: str) -> None:
         self._in_vain = self._in_vain + 1 if graph.launches < self.WORTH else 0
