@@ -57,6 +57,7 @@ def mixed(
 
     Examples
     --------
+    >>> from gpubp import losses
     >>> net = nn.Sequential(nn.Dense(2, 4), nn.relu, nn.Dense(4, 1), seed=0)
     >>> loss = lambda net, x, y: losses.mse(net(x), y)
     >>> x, y = np.ones((8, 2), dtype="float32"), np.ones((8, 1), dtype="float32")
