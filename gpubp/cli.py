@@ -18,7 +18,7 @@ _PURPOSES = {
     "cuda12": "computing on NVIDIA GPUs with CuPy, driver for CUDA 12",
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
     "bf16": "bfloat16 on NumPy and CuPy",
-    "nvmath": "cuBLAS in captured steps, and dense layers in one call",
+    "nvmath": "dense layers with bias and ReLU in one call",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",

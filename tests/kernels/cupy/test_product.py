@@ -227,7 +227,9 @@ def captured(monkeypatch):
 def test_captured_products_go_to_the_own_kernel_and_say_so_once(captured, monkeypatch):
     monkeypatch.setattr(module, "bindings", lambda library: None)
     a, b = random((2, 6, 5), "float32"), random((2, 5, 4), "float32")
-    with pytest.warns(RuntimeWarning, match=r"slower than cuBLAS: CuPy cannot capture .* pip install gpubp\[nvmath\]"):
+    with pytest.warns(
+        RuntimeWarning, match=r"slower than cuBLAS: CuPy cannot capture .* pip install gpubp\[nvmath\] brings"
+    ):
         found = product(cupy.asarray(a), cupy.asarray(b))
     agree(found, a.astype("f8") @ b, "float32", 5)
     with warnings.catch_warnings():
