@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import sys
 import threading
 import weakref
 from functools import partial
@@ -14,6 +15,7 @@ from gpubp import losses, nn, optim
 from gpubp.capture import Member, NotCapturable, recording
 from gpubp.device import cuda_devices
 
+capture_module = sys.modules["gpubp.capture"]
 RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.filterwarnings("error:.*runs as usual", "ignore:matrix products use")
 
@@ -288,6 +290,40 @@ def test_arrays_changed_in_place(cupy):
     assert captured.launches == 5
 
 
+def test_host_arrays_that_it_reaches_are_left_alone(cupy):
+    table = np.arange(6.0)
+    table.setflags(write=False)
+    captured = bp.capture(lambda x: x * len(table) + float(table[1]))
+    for _ in range(5):
+        assert float(captured(cupy.asarray(np.ones(1)))[0]) == 7
+    assert captured.launches == 2
+
+
+@pytest.mark.parametrize("failing", [1, 2])  # of the copies: that of the state before the usual run, and after it
+def test_a_comparison_for_which_there_is_no_room(cupy, monkeypatch, failing):
+    total = cupy.asarray(np.zeros(1))
+
+    def step(x):
+        total[...] = total + x
+
+    captured = bp.capture(step)
+    x = cupy.asarray(np.ones(1))
+    for _ in range(2):
+        captured(x)
+    own, copies = capture_module._copy, []
+
+    def copy(x):
+        copies.append(x)
+        if len(copies) == failing:
+            raise MemoryError("out of it")
+        return own(x)
+
+    monkeypatch.setattr(capture_module, "_copy", copy)
+    with pytest.warns(RuntimeWarning, match="since the comparison of its graph failed with MemoryError: out of it"):
+        captured(x)
+    assert float(total[0]) == 3
+
+
 # -- what it reaches from outside
 
 
@@ -494,6 +530,46 @@ def test_a_graph_that_changes_arrays_in_another_way_is_given_up(cupy):
 
     refuses(bp.capture(step), cupy.asarray(np.ones(3)), "its graph changes arrays in another way")
     np.testing.assert_allclose(cupy.to_numpy(total), np.full(3, 8 + 0.1 * sum([0, 1, 3, 4, 5, 6, 7, 8])))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "little", "much"),
+    [("float64", 1e-8, 1e-5), ("float32", 1e-5, 1e-2), ("float16", 5e-3, 0.2), ("complex64", 1e-5, 1e-2)],
+)
+def test_how_far_a_graph_may_be_from_the_usual_run(backend, dtype, little, much):
+    """Measured by the change: a step of a thousandth is to be right to a thousandth of that."""
+    if backend.name == "array_api_strict" and dtype == "float16":
+        pytest.skip("array-api-strict has no float16")
+    before = RNG.normal(size=1000).astype(dtype)
+    change = RNG.normal(size=1000).astype(dtype)
+    if "16" not in dtype:
+        change *= 1e-3
+
+    def agree(error):
+        arrays = before + change, before + change * (1 + error), before
+        return capture_module._agree(*(backend.asarray(x.astype(dtype)) for x in arrays))
+
+    assert agree(0)
+    assert agree(little)
+    assert not agree(much)
+
+
+def test_numbers_that_must_be_equal(backend):
+    def agree(a, b):
+        return capture_module._agree(backend.asarray(a), backend.asarray(b))
+
+    assert agree(np.array([1, 2]), np.array([1, 2]))
+    assert not agree(np.array([1, 10**6]), np.array([1, 10**6 + 1]))
+    assert not agree(np.array([True]), np.array([False]))
+    assert agree(np.array([np.nan, np.inf, 1.0]), np.array([np.nan, np.inf, 1.0]))
+    assert not agree(np.array([np.nan, 1.0]), np.array([2.0, 1.0]))
+    assert not agree(np.array([np.inf, 1.0]), np.array([-np.inf, 1.0]))
+    assert not agree(np.ones(2), np.ones(3))
+    assert not agree(np.ones(2), np.ones(2, "float32"))
+    assert agree(np.ones(0), np.ones(0))
+    huge = np.array([3e38, 1.0], "float32")
+    assert agree(huge, huge)
+    assert not agree(huge, huge * np.float32(0.9))
 
 
 def test_a_python_value_that_differs_is_given_up(cupy):

@@ -274,11 +274,11 @@ _thread = _Thread()
 @contextmanager
 def as_captured() -> Iterator[None]:
     """Have products computed as they are under capture, to the same bits."""
-    _thread.as_captured = True
+    outer, _thread.as_captured = _thread.as_captured, True
     try:
         yield
     finally:
-        _thread.as_captured = False
+        _thread.as_captured = outer
 
 
 def prepare() -> None:
