@@ -175,7 +175,9 @@ def _bare(code: str) -> str:
 def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any:
     """What an argument's parameter holds."""
     pointer = declared.endswith("*")
-    if x is None and pointer:
+    if x is None:
+        raise TypeError(f"{name}: CuPy takes None for an address of its own choice; a null pointer is 0")
+    if pointer and type(x) is int and x == 0:
         return ctypes.c_void_p(None)
     if _standin(x):
         if not pointer:

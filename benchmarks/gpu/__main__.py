@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.gpu.contenders import CONTENDERS, GPU_ONLY, Apart, Failed, Job, machine
 from benchmarks.gpu.rows import ROWS, Row
-from benchmarks.gpu.table import goal, ratios, write
+from benchmarks.gpu.table import goal, markdown, ratios, write
 
 ROOT = Path(__file__).parents[2]
 TURNS = 5  #: how often each contender has its turn
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.rows, args.contenders, args.device, small=args.small, seconds=args.seconds, out=args.out,
         timeout=args.timeout, minutes=args.minutes,
     )  # fmt: skip
-    print(f"\nwrote {args.out}.json and {args.out}.md")
+    print(f"\n{markdown(figures)}\nwrote {args.out}.json and {args.out}.md")
     return int(any(row["goal"] == "DISAGREES" or "skipped" in row or _failed(row) for row in figures["rows"].values()))
 
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="toy sizes")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each contender of a row (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to get ready in (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="after which no row begins (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which no row begins (default: %(default)s)")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="files without .json and .md"
     )
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(
     rows: Sequence[str], contenders: Sequence[str], device: str, *, small: bool, seconds: float, out: Path,
-    timeout: float = 120.0, minutes: float = 9.5, start: Callable[[Job], Any] = Apart,
+    timeout: float = 120.0, minutes: float = 9.0, start: Callable[[Job], Any] = Apart,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure rows, write the files after each, and return the figures."""
     end = time.monotonic() + 60 * minutes

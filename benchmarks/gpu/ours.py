@@ -27,8 +27,6 @@ class Ours:
     """A net of gpubp in training."""
 
     def __init__(self, row: Row, task: Task, device: str, precision: str, *, captured: bool = False) -> None:
-        if captured and not hasattr(bp, "capture"):
-            raise NotImplementedError("this gpubp has no bp.capture")
         on = bp.device(device, verbose=False)
         self.clock: Clock = CupyClock(self._of_graphs) if on.library == "cupy" else TracedClock()
         self.tree: Any = bp.to_device(task.net, on)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any
 
-from ..capture import Member, recording
+from ..capture import Member, NotCapturable, recording
 from ..device import device_of, library, move, raw_namespace, to_numpy
 from ..functions.update import COUNTS, Guard, LossScale, Store, Update
 from ..fused import load_kernels
@@ -122,12 +122,13 @@ class Optimizer(Member, ABC):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
             raise
-        store, settings = self._store, self.settings()
-        if store.is_device:
-            if (now := recording()) is None:
-                store.refresh(settings)
-            else:
-                now.join(self)
+        store, settings, now = self._store, self.settings(), recording()
+        if now is not None:
+            if not store.is_device:
+                raise NotCapturable("its optimizer makes new arrays at every step, for want of a kernel for its dtypes")
+            now.join(self)
+        elif store.is_device:
+            store.refresh(settings)
         store.step(gradients, settings)
         if store.replaces:
             self._put()

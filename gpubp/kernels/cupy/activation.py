@@ -1,4 +1,4 @@
-"""Activations: one kernel forward, one backward, alone or with a bias added before."""
+"""Activations: one kernel forward, one backward."""
 
 from __future__ import annotations
 
@@ -31,12 +31,8 @@ COTANGENT = {
     "selu": f"dy * (y > W(0) ? W({SELU_SCALE}) : y + W({SELU_SCALE * SELU_ALPHA}))",
 }
 
-#: y = f(x), y = f(x + b) with b broadcast, and dz, by activation.
+#: y = f(x), and dz, by activation.
 PLAIN = {name: elementwise(name, "T x", "T out", f"W z = x; out = T({y})") for name, y in VALUE.items()}
-BIASED = {
-    name: elementwise(f"bias_{name}", "T x, T b", "T out", f"W z = W(x) + W(b); out = T({y})")
-    for name, y in VALUE.items()
-}
 BACKWARD = {
     name: elementwise(f"{name}_backward", "T g, T v", "T out", f"W dy = g; W y = v; out = T({dz})")
     for name, dz in COTANGENT.items()

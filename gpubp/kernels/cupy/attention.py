@@ -1,6 +1,6 @@
 """Attention: blocks of queries, whose scores are made by a product and turned into weights by one kernel.
 
-Scores and the cotangents of weights are kept in W, of which products of 16 bits are written, too; weights and the
+Scores and the cotangents of weights are kept in W, in which products of 16 bits are written, too; weights and the
 cotangents of scores are of the arrays' dtype. In the backward pass the weights are made again from the scores and their
 logarithmic sums. Queries, keys and values are laid out heads first, (sequences · heads, time, features), so that a
 block's products are one call.
@@ -20,7 +20,7 @@ from .product import product
 from .random import draw
 
 #: How many queries of a sequence are dealt with at a time, and how many scores.
-ROWS, SCORES = 512, 1 << 25
+ROWS, SCORES = 512, 1 << 24
 
 # A copy of x of shape (sequences, time, heads, features), by strides, as (sequences, heads, time, features), or back.
 _copy = Kernel(
@@ -28,35 +28,27 @@ _copy = Kernel(
     r"""
 struct alignas(16) pack_ { T of[16 / sizeof(T)]; };
 
-template <typename I> __device__ void copy(const T* x, T* y, I heads, I time, I features, I count, double scale,
+template <typename I> __device__ void copy(const T* x, T* y, I heads, I time, I features, I count,
     long long x_n, long long x_h, long long x_t, long long y_n, long long y_h, long long y_t, bool packed)
 {
-    const int many = sizeof(pack_) / sizeof(T);
     for (I e = blockIdx.x * (I)blockDim.x + threadIdx.x; e < count; e += gridDim.x * (I)blockDim.x) {
         I f = e % features, row = e / features, h = row % heads, t = row / heads % time, n = row / heads / time;
         long long from = n * x_n + h * x_h + t * x_t, to = n * y_n + h * y_h + t * y_t;
-        if (packed) {
-            pack_ values = reinterpret_cast<const pack_*>(x + from)[f];
-            if (scale != 1.0)
-#pragma unroll
-                for (int k = 0; k < many; ++k) values.of[k] = T(W(values.of[k]) * W(scale));
-            reinterpret_cast<pack_*>(y + to)[f] = values;
-        } else {
-            y[to + f] = scale != 1.0 ? T(W(x[from + f]) * W(scale)) : x[from + f];
-        }
+        if (packed) reinterpret_cast<pack_*>(y + to)[f] = reinterpret_cast<const pack_*>(x + from)[f];
+        else y[to + f] = x[from + f];
     }
 }
 
 extern "C" __global__ void attention_copy(const T* x, T* y, long long sequences, long long heads, long long time,
-    long long features, double scale, long long x_n, long long x_h, long long x_t, long long y_n, long long y_h,
+    long long features, long long x_n, long long x_h, long long x_t, long long y_n, long long y_h,
     long long y_t, long long packed)
 {
     if (packed) features /= 16 / sizeof(T);
     long long count = sequences * heads * time * features;
     if (count + (long long)gridDim.x * blockDim.x < 1LL << 32)
-        copy<unsigned>(x, y, heads, time, features, count, scale, x_n, x_h, x_t, y_n, y_h, y_t, packed);
+        copy<unsigned>(x, y, heads, time, features, count, x_n, x_h, x_t, y_n, y_h, y_t, packed);
     else
-        copy<unsigned long long>(x, y, heads, time, features, count, scale, x_n, x_h, x_t, y_n, y_h, y_t, packed);
+        copy<unsigned long long>(x, y, heads, time, features, count, x_n, x_h, x_t, y_n, y_h, y_t, packed);
 }
 """,
 )
@@ -68,10 +60,11 @@ struct Row {
     const bool* visible;
     const T* bias;
     long long step;  // from key to key in the mask
-    const W* scores;
+    const W* products;
+    W factor;
     __device__ W operator[](long long j) const
     {
-        W v = scores[j];
+        W v = products[j] * factor;
         if (visible && !visible[j * step]) return -infinity();
         return bias ? v + W(bias[j * step]) : v;
     }
@@ -97,11 +90,11 @@ template <typename F> __device__ void each(const Draw& draw, long long stop, F f
     }
 }
 """
-_PARAMETERS = """const W* scores, W* log_sums, const bool* visible, const T* bias, long long of_n, long long of_h,
+_PARAMETERS = """const W* products, W* log_sums, const bool* visible, const T* bias, long long of_n, long long of_h,
     long long of_q, long long of_k, long long heads, long long queries, long long keys, long long causal,
     long long draw_rows, long long dropped, long long largest, long long a, long long b, const long long* at,
-    long long number, double scale, long long sequences, long long first, long long start, long long rows,
-    long long end"""
+    long long number, double scale, double factor, long long sequences, long long first, long long start,
+    long long rows, long long end"""
 _PLACE = r"""
     int lane = threadIdx.x % 32;
     long long place = blockIdx.x * (long long)(blockDim.x / 32) + threadIdx.x / 32;
@@ -109,7 +102,8 @@ _PLACE = r"""
     long long sequence = first + place / rows, query = start + place % rows;
     long long stop = causal ? min(end, max(keys - queries + query + 1, 0LL)) : end;
     long long in_mask = sequence / heads * of_n + sequence % heads * of_h + query * of_q;
-    Row row = {visible ? visible + in_mask : nullptr, bias ? bias + in_mask : nullptr, of_k, scores + place * end};
+    Row row = {visible ? visible + in_mask : nullptr, bias ? bias + in_mask : nullptr, of_k, products + place * end,
+        W(factor)};
     Draw draw = {{}, -1, 0};
     if (dropped) {
         long long block = query / draw_rows, from = block * draw_rows, drawn = min(draw_rows, queries - from);
@@ -168,7 +162,7 @@ extern "C" __global__ void attention_weights_backward("""
     each(draw, stop, [&](long long j, bool stays) {
         W p = exp(row[j] - sum), dp = dscores && stays ? d[j] * W(scale) : W(0);  // read first: what is written may be
         if (weights) weights[place * end + j] = T(stays ? p * W(scale) : W(0));   // in the place of what was read
-        if (dscores) dscores[place * end + j] = T(p * (dp - dot));
+        if (dscores) dscores[place * end + j] = T(p * (dp - dot) * row.factor);
     });
     for (long long j = stop + lane; j < end; j += 32) {
         if (weights) weights[place * end + j] = T(0);
@@ -184,41 +178,41 @@ def _four(x: Any) -> Any:
     return x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
 
 
-def _copied(x: Any, y: Any, scale: float) -> Any:
-    """Write x times a number into y; both have axes (sequences, heads, time, features) and features without gaps."""
+def _copied(x: Any, y: Any) -> Any:
+    """Write x into y; both have axes (sequences, heads, time, features) and features without gaps."""
     size, (sequences, heads, time, features) = x.itemsize, x.shape
     steps = [s // size for s in (*x.strides[:3], *y.strides[:3])]
     many = 16 // size
     packed = features % many == 0 and not any(s % many for s in steps) and not (x.data.ptr | y.data.ptr) % 16
     count = x.size // many if packed else x.size
-    _copy(blocks(count, 256), 256, x, y, sequences, heads, time, features, float(scale), *steps, int(packed), T=x.dtype)
+    _copy(blocks(count, 256), 256, x, y, sequences, heads, time, features, *steps, int(packed), T=x.dtype)
     return y
 
 
-def _heads_first(x: Any, scale: float = 1.0) -> Any:
-    """Lay out (sequences, time, heads, features) as (sequences · heads, time, features), times a number."""
+def _heads_first(x: Any) -> Any:
+    """Lay out (sequences, time, heads, features) as (sequences · heads, time, features)."""
     x = _four(x)
     sequences, time, heads, features = x.shape
-    if scale == 1.0 and x.flags.c_contiguous and (heads == 1 or time == 1):
+    if x.flags.c_contiguous and (heads == 1 or time == 1):
         return x.reshape(sequences * heads, time, features)
     if x.strides[3] != x.itemsize:
         x = cupy.ascontiguousarray(x)
     y = cupy.empty((sequences, heads, time, features), x.dtype)
-    return _copied(x.transpose(0, 2, 1, 3), y, scale).reshape(sequences * heads, time, features)
+    return _copied(x.transpose(0, 2, 1, 3), y).reshape(sequences * heads, time, features)
 
 
-def _heads_last(x: Any, shape: tuple[int, ...], scale: float = 1.0) -> Any:
+def _heads_last(x: Any, shape: tuple[int, ...]) -> Any:
     """Lay out (sequences · heads, time, features) as an array of shape (..., time, heads, features)."""
     time, heads, features = shape[-3:]
-    if scale == 1.0 and (heads == 1 or time == 1):
+    if heads == 1 or time == 1:
         return x.reshape(shape)
     y = cupy.empty((x.shape[0] // heads, time, heads, features), x.dtype)
-    _copied(x.reshape(-1, heads, time, features), y.transpose(0, 2, 1, 3), scale)
+    _copied(x.reshape(-1, heads, time, features), y.transpose(0, 2, 1, 3))
     return y.reshape(shape)
 
 
 class _Kept(NamedTuple):
-    """What a forward pass leaves for the backward pass: arrays with their heads first, the queries scaled."""
+    """What a forward pass leaves for the backward pass: arrays with their heads first."""
 
     q: Any
     k: Any
@@ -228,22 +222,24 @@ class _Kept(NamedTuple):
     """What kernels are told of the mask, the shapes and the dropout."""
 
 
-def _told(q: Any, k: Any, mask: Any, step: Any, causal: bool, dropout: float, key: Any) -> tuple[Any, ...]:
-    """Give the kernels' parameters from `visible` to `scale`."""
+def _told(
+    q: Any, k: Any, mask: Any, step: Any, causal: bool, factor: float, dropout: float, key: Any
+) -> tuple[Any, ...]:
+    """Give the kernels' parameters from `visible` to `factor`."""
     batch, queries, heads, keys = q.shape[:-3], q.shape[-3], q.shape[-2], k.shape[-3]
     visible = bias = None
-    steps = (0, 0, 0, 0)
+    steps: tuple[int, ...] = (0, 0, 0, 0)
     if mask is not None:
         mask = mask.reshape((1,) * (3 + len(batch) - mask.ndim) + mask.shape)
         inner = mask.shape[-3:]
         if mask.ndim != 4:  # the batch axes become one
             mask = cupy.broadcast_to(mask, (*batch, *inner)).reshape(-1, *inner)
-        steps = tuple(0 if n == 1 else s // mask.itemsize for n, s in zip(mask.shape, mask.strides, strict=True))  # type: ignore[assignment]
+        steps = tuple(0 if n == 1 else s // mask.itemsize for n, s in zip(mask.shape, mask.strides, strict=True))
         visible, bias = (mask, None) if mask.dtype == bool else (None, mask)
     drawn = draw(1 - dropout, key, step) if dropout else (0, 0, 0, None, 0)
     return (
         *(visible, bias, *steps, heads, queries, keys, int(causal)),
-        *(draw_rows(), int(dropout > 0), *drawn, 1 / (1 - dropout)),
+        *(draw_rows(), int(dropout > 0), *drawn, 1 / (1 - dropout), float(factor)),
     )
 
 
@@ -297,9 +293,9 @@ def _forward(
     check_dropout(dropout, key, step)
     if not is_floating(q) or not (q.size and v.size) or (mask is not None and len(needs) > 3 and needs[3]):
         return NotImplemented
-    args = _told(q, k, mask, step, causal, dropout, key)
-    shape = (*q.shape[:-1], v.shape[-1])
-    q, k, v = _heads_first(q, scale_of(q, scale)), _heads_first(k), _heads_first(v)
+    factor = scale_of(q, scale)
+    args, shape = _told(q, k, mask, step, causal, factor, dropout, key), (*q.shape[:-1], v.shape[-1])
+    q, k, v = map(_heads_first, (q, k, v))
     kept = _Kept(q, k, v, cupy.empty(q.shape[:2], wide(q)), args)
     out, buffers, narrow = cupy.empty((*q.shape[:2], v.shape[2]), q.dtype), _Buffers(2), q.dtype.itemsize == 2
     for some, rows, end in _parts(len(q), q.shape[1], k.shape[1], causal):
@@ -349,7 +345,7 @@ def _backward(
             product(weights.transpose(0, 2, 1), here, out=dv[some, :end], accumulate=more)
     *batch, queries, heads, _ = shape
     return (
-        _heads_last(dq, (*batch, queries, heads, q.shape[2]), scale_of(q, scale)) if needs[0] else None,
+        _heads_last(dq, (*batch, queries, heads, q.shape[2])) if needs[0] else None,
         _heads_last(dk, (*batch, k.shape[1], heads, k.shape[2])) if needs[1] else None,
         _heads_last(dv, (*batch, v.shape[1], heads, v.shape[2])) if needs[2] else None,
     )

@@ -144,13 +144,13 @@ class Kernel:
         KERNELS[name] = self
 
     def __call__(self, grid: Any, threads: int, /, *args: Any, shared: int = 0, **types: Any) -> None:
-        """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing."""
+        """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing. None is null."""
         grid = grid if type(grid) is tuple else (grid,)
         if 0 not in grid:
-            self.compiled(**types)(grid, (threads,), args, shared_mem=shared)
+            self.compiled(**types)(grid, (threads,), or_null(*args), shared_mem=shared)
 
     def compiled(self, **types: Any) -> Any:
-        """Return the `cupy.RawKernel` for dtypes, to be launched many times."""
+        """Return the `cupy.RawKernel` for dtypes, to be launched many times, with arguments that are `or_null`."""
         key = tuple(types.values())
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -164,6 +164,11 @@ class Kernel:
             raise TypeError(f"kernel {self.name} wants the dtypes {', '.join(self.types)}, got {', '.join(types)}")
         typedefs = "".join(f"typedef {_NAMES.get(dtype, dtype)} {name};\n" for name, dtype in types.items())
         return _HEADERS + typedefs + _WIDE + _COLLECTIVE + _PHILOX + _DYNAMIC + self.source
+
+
+def or_null(*args: Any) -> tuple[Any, ...]:
+    """Return arguments of a kernel with 0 for None, of which CuPy makes an address other than null (its issue 9046)."""
+    return tuple([0 if a is None else a for a in args])
 
 
 _DYNAMIC = r"""

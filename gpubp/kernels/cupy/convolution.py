@@ -14,7 +14,8 @@ import cupy
 
 from ...functions.convolution import convolution, convolution_transpose, transposed, windows_between, windows_on
 from ...functions.window import Windows
-from .activation import BACKWARD, BIASED, PLAIN
+from .activation import BACKWARD, PLAIN
+from .bias import add_bias, cotangents
 from .common import FLOATS, Kernel, blocks, contiguous, is_floating, wide
 from .product import product
 from .sums import column_sums, sum_of_parts
@@ -54,7 +55,7 @@ def _forward(
         return NotImplemented
     y = _gathered(x, W, w, groups)
     if b is not None:
-        BIASED[activation](y, b, y)
+        add_bias(y, b, activation)
     elif activation != "identity":
         PLAIN[activation](y, y)
     kept = x if needs[1] else None, W if needs[0] else None, None if activation == "identity" else y
@@ -65,15 +66,17 @@ def _backward(
     xp: Any, needs: Any, dY: Any, residuals: Any, *, groups: int = 1, activation: str = "identity", **_: Any
 ) -> Any:
     x, W, y, w, shape = residuals
+    of_b, db = len(needs) > 2 and needs[2], None
     if y is None:
         dZ = contiguous(dY)
+    elif of_b:
+        dZ, db = cotangents(activation, contiguous(dY), y)
     else:
         dZ = cupy.empty(y.shape, y.dtype)
         BACKWARD[activation](dY, y, dZ)
     dx = _spread(dZ, W, w, groups) if needs[0] else None
     dW = _products(x, dZ, w, groups, shape) if needs[1] else None
-    db = column_sums(dZ) if len(needs) > 2 and needs[2] else None
-    return dx, dW, db
+    return dx, dW, column_sums(dZ) if of_b and db is None else db
 
 
 def _transpose_forward(
@@ -97,7 +100,7 @@ def _transpose_forward(
         return NotImplemented
     y = _spread(contiguous(x), transposed(cupy, W, groups), w, groups)
     if b is not None:
-        BIASED["identity"](y, b, y)
+        add_bias(y, b, "identity")
     return y, (x if needs[1] else None, W if needs[0] else None, w)
 
 

@@ -2,8 +2,8 @@
 
 Sums are formed in float32 for the 16-bit dtypes, in the own dtype otherwise; in TF32 if `matmul_precision` allows it.
 
-cuBLAS computes them through CuPy, which refuses it while a stream is captured. Then nvmath-python's bindings of the
-same cuBLAS do, if they are installed; else a kernel of this module.
+cuBLAS computes them through CuPy, which refuses it while a stream is captured. Then other bindings of the same cuBLAS
+do (`bindings`); where there are none, a kernel of this module.
 """
 
 from __future__ import annotations
@@ -274,11 +274,11 @@ _thread = _Thread()
 @contextmanager
 def as_captured() -> Iterator[None]:
     """Have products computed as they are under capture, to the same bits."""
-    _thread.as_captured = True
+    outer, _thread.as_captured = _thread.as_captured, True
     try:
         yield
     finally:
-        _thread.as_captured = False
+        _thread.as_captured = outer
 
 
 def prepare() -> None:
@@ -296,7 +296,7 @@ _said = False
 def _why_not() -> str:
     if cublas is None:
         return "CuPy finds no cuBLAS; its extra [ctk] brings it"
-    return "CuPy cannot capture that; nvmath-python can: pip install gpubp[nvmath]"
+    return "CuPy cannot capture that, and it was found by no other way; pip install gpubp[nvmath] brings one"
 
 
 def _say_once() -> None:
