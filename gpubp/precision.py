@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 from .array import Array
+from .device import raw_namespace
 from .dtypes import is_half, name_of, named
 from .fused import custom_vjp
 from .namespace import constant
@@ -114,6 +115,17 @@ class _Cast:
         if dtype is None:
             raise ValueError(f"{x.tape.ns.library} has no {self.dtype}")
         return x.tape.ns.astype(x, dtype)
+
+
+def scaled(f: Callable[..., Any], opt: Any) -> Callable[..., Any]:
+    """The same function of the same value, whose gradient comes multiplied by the optimizer's loss scale."""
+
+    @wraps(f, updated=())
+    def with_scale(*args: Any, **kwargs: Any) -> Any:
+        out = f(*args, **kwargs)
+        return _scaled(out, raw_namespace(opt.scale).astype(opt.scale, out.dtype)) if type(out) is Array else out
+
+    return with_scale
 
 
 @custom_vjp

@@ -18,7 +18,7 @@ from ..fused import Fused
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
-from ..precision import mixed
+from ..precision import mixed, scaled
 from ..state import State
 from ..transform import value_and_grad
 from ..tree import leaves
@@ -142,7 +142,8 @@ def fit(
 
     if precision == "float16" and opt.scale is None:
         opt.scale_loss("dynamic")
-    gradient, mean = value_and_grad(loss if precision is None else mixed(loss, precision, opt)), _Mean()
+    objective = loss if opt.scale is None else scaled(loss, opt)
+    gradient, mean = value_and_grad(objective if precision is None else mixed(loss, precision, opt)), _Mean()
 
     def train_step(*batch: Any) -> None:
         value, grads = gradient(net, *batch)
