@@ -11,6 +11,8 @@ import math
 from importlib import import_module
 from typing import Any
 
+from .dtypes import is_half, rounded, widened
+
 # By type and dtype: array-api-strict's dtypes hash as NumPy's do, and warn when compared with them.
 _COMPLEX: dict[tuple[type, Any], bool] = {}
 _INEXACT: dict[tuple[type, Any], bool] = {}
@@ -53,7 +55,7 @@ def one_like(x: Any) -> Any:
     found = _ONES.get(type(x))
     if found is not None:
         return found
-    if type(x).__module__ == "numpy":
+    if type(x).__module__ in ("numpy", "ml_dtypes"):
         one = x.dtype.type(1)
         return _ONES.setdefault(type(one), one) if type(one) is type(x) else one
     from array_api_compat import array_namespace
@@ -103,10 +105,10 @@ def erf(xp: Any, x: Any) -> Any:
     """
     if (traced := getattr(xp, "_erf", None)) is not None:
         return traced(x)
+    if is_half(x.dtype):  # the polynomials leave its range
+        return rounded(xp, erf(xp, widened(xp, x)), x.dtype)
     if (own := _own_erf(xp)) is not None:
         return own(x)
-    if "float16" in str(x.dtype):  # the polynomials leave its range
-        return xp.astype(erf(xp, xp.astype(x, xp.float32)), x.dtype)
     a = xp.clip(xp.abs(x), max=6.0)
     near = a <= 0.46875
     small = x * _ratio(xp.where(near, a, 0.0) ** 2, _NEAR)
@@ -166,6 +168,8 @@ def add_at(xp: Any, x: Any, key: Any, value: Any) -> Any:
         return traced(x, value, key=key)
     if hasattr(x, "at"):
         return x.at[key].add(value)
+    if is_half(x.dtype) and may_repeat(key):
+        return rounded(xp, _accumulate(xp, widened(xp, x), key, widened(xp, value)), x.dtype)
     return _accumulate(xp, xp.asarray(x, copy=True), key, value)
 
 
@@ -180,6 +184,8 @@ def scatter(xp: Any, shape: tuple[int, ...], key: Any, value: Any) -> Any:
     """Zeros of `shape` with `value` added at ``[key]``: the adjoint of `take_at`."""
     if (traced := getattr(xp, "_scatter", None)) is not None:
         return traced(value, shape=shape, key=key)
+    if is_half(value.dtype) and may_repeat(key):
+        return rounded(xp, scatter(xp, shape, key, widened(xp, value)), value.dtype)
     own = zeros(xp, value, shape)
     if hasattr(own, "at"):
         return own.at[key].add(value)
@@ -346,9 +352,20 @@ def bernoulli(
         return xp.reshape(xp.asarray(halves <= largest), shape)
     if type(step).__module__ == "numpy":
         step = int(step)
+    if type(like).__module__.startswith("cupy") and (own := _kernels_for_cupy()) is not None:
+        return own.bernoulli(keep, key, step, shape, stream)
     words = _philox(xp, key, step, stream, -(-n // 8), like.device)
     pairs = xp.stack([words & _LOW, _shifted(words, 32)], axis=-1)
     return xp.reshape(xp.reshape(pairs, (-1,))[:n] <= largest, shape)
+
+
+@functools.lru_cache
+def _kernels_for_cupy() -> Any:
+    """The module with the same draw in one kernel, if it has not been taken away."""
+    try:
+        return import_module(f"{__package__}.kernels.cupy.random")
+    except ImportError:
+        return None
 
 
 def _philox_of_numpy(key: tuple[int, int], step: int, stream: int, n: int) -> Any:

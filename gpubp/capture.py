@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from . import products
 from .boundary import is_inexact
 from .device import device_of, is_array, library, raw_namespace
+from .dtypes import name_of, widened
 from .state import State, writes
 from .surroundings import Surroundings, is_users
 from .transform import in_transform
@@ -91,6 +93,7 @@ class _Attributes:
 
 class _Thread(threading.local):
     recording: Recording | None = None
+    calling = False  # a captured step
 
 
 _thread = _Thread()
@@ -184,8 +187,8 @@ class CapturedStep:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.reason is not None or recording() is not None or in_transform():
-            return self.step(*args, **kwargs)  # inside another recording, or a transform, it is a part of that
+        if self.reason is not None or _thread.calling or in_transform():
+            return self.step(*args, **kwargs)  # inside another captured step, or a transform, it is a part of that
         with self._lock:
             try:
                 if self._recorder is None:
@@ -194,7 +197,11 @@ class CapturedStep:
             except NotCapturable as problem:
                 self._give_up(str(problem), quietly=isinstance(problem, _NothingToCapture))
                 return self.step(*args, **kwargs)
-            return self._call(arguments)
+            _thread.calling = True
+            try:
+                return self._call(arguments)
+            finally:
+                _thread.calling = False
 
     def _call(self, arguments: _Arguments) -> Any:
         graph = self._graphs.get(arguments.key)
@@ -207,7 +214,10 @@ class CapturedStep:
             if problem is not None:
                 self._give_up(problem)
             return out
-        with writes() as written:
+        last = graph is not None or self._times(arguments.key) >= self.warmup  # before a recording
+        if self.reason is not None:
+            return arguments.call(self.step)
+        with writes() as written, self._recorder.as_recorded() if last else nullcontext():
             out = arguments.call(self.step)
         for other in self._graphs.values():  # launches are going to overwrite that
             out = _apart(self._recorder, out, other.own)
@@ -217,9 +227,7 @@ class CapturedStep:
                 return out
             del self._graphs[arguments.key]
             self._count_in_vain(graph, f"{what} is another one from call to call")
-        elif self._times(arguments.key) < self.warmup:
-            return out
-        if self.reason is None:
+        if last and self.reason is None:
             self._record(arguments, list(written))
         return out
 
@@ -236,9 +244,12 @@ class CapturedStep:
 
     def _times(self, key: Hashable) -> int:
         self._seen[key] = self._seen.pop(key, 0) + 1
+        times = self._seen[key]
         if len(self._seen) > 16 * self.cache:
             self._seen.popitem(last=False)
-        return self._seen[key]
+            if not self._graphs:
+                self._give_up("its arguments have other shapes, or other numbers that are no arrays, from call to call")
+        return times
 
     def _count_in_vain(self, graph: _Graph, reason: str) -> None:
         self._in_vain = self._in_vain + 1 if graph.launches < self.WORTH else 0
@@ -253,10 +264,18 @@ class CapturedStep:
         if self.required:
             raise NotCapturable(message)
         if not quietly:
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=_users_level())
 
     def __repr__(self) -> str:
         return f"capture({getattr(self.step, '__name__', type(self.step).__name__)})"
+
+
+def _users_level() -> int:
+    """How far up the user's line is from who asks, as `warnings.warn` counts."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and not is_users(frame.f_globals):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class _Arguments:
@@ -333,7 +352,8 @@ class _Graph:
         self.lasting = set(map(id, surroundings.arrays)) - set(map(id, self.own))
         self.numbers = self._numbers()
         members = [member.changed_arrays() for member in self.recording.members]
-        self.changing = _distinct([self.own, surroundings.arrays, members])
+        there = [x for x in surroundings.arrays if library(x) == recorder.library]
+        self.changing = list({id(x): x for x in leaves([self.own, there, members])}.values())
 
     def _numbers(self) -> list[Any]:
         return [member.fixed_numbers() for member in self.recording.members]
@@ -367,18 +387,21 @@ class _Graph:
 
     def verify(self, arguments: _Arguments, step: Callable[..., Any]) -> tuple[Any, str | None]:
         """Run the step as usual and again as a graph; return its results, and what differs."""
-        before = _Snapshot(self)
+        try:
+            before = _Snapshot(self)
+        except Exception as problem:  # there may be no room for it
+            return arguments.call(step), _told(problem, "the comparison of its graph")
         with self.recorder.as_recorded():
             out = map_leaves(lambda x: x if id(x) in self.lasting else _copy(x), arguments.call(step))
-        self._apart_cells()
-        usual = _Snapshot(self)
-        before.restore()
+        usual = None
         try:
-            found = self(arguments.arrays)
-            what = self._difference(before, usual, out, found)
+            self._apart_cells()
+            usual = _Snapshot(self, before.arrays)
+            before.restore()
+            what = self._difference(before, usual, out, self(arguments.arrays))
         except Exception as problem:
-            what = _told(problem, "its launch")
-        if what is not None:
+            what = _told(problem, "the comparison of its graph")
+        if what is not None and usual is not None:
             usual.restore()
         self.verified, self.launches = what is None, 0
         return out, what
@@ -396,11 +419,14 @@ class _Graph:
 
 
 class _Snapshot:
-    """What a graph changes, as it is now."""
+    """What a graph may change, as it is now: in copies, or in those of an earlier snapshot where nothing changed."""
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: _Graph, earlier: list[Any] | None = None) -> None:
         self.places = graph.changing
-        self.arrays = [_copy(x) for x in graph.changing]
+        olds = earlier or [None] * len(self.places)
+        self.arrays = [
+            _copy(x) if old is None or not _equal(x, old) else old for x, old in zip(self.places, olds, strict=True)
+        ]
         self.cells = [(cell, cell.held) for cell, _ in graph.cells]
         self.attributes = _Attributes(graph.recording.members)
 
@@ -475,10 +501,6 @@ def _fits(own: Any, value: Any) -> bool:
     )
 
 
-def _distinct(tree: Any) -> list[Any]:
-    return list({id(x): x for x in leaves(tree)}.values())
-
-
 #: How far a graph may be from the usual run, since sums on a GPU may have no fixed order; other dtypes have 16 bits.
 TOLERANCE = {"float64": 1e-6, "complex128": 1e-6, "float32": 1e-3, "complex64": 1e-3}
 
@@ -487,19 +509,31 @@ def _agree(usual: Any, graph: Any, before: Any = None) -> bool:
     """Whether results are equal, or nearly: in the 2-norm, against how far they are from what was there before."""
     if usual.shape != graph.shape or usual.dtype != graph.dtype:
         return False
-    xp, name = raw_namespace(usual), str(usual.dtype).rpartition(".")[2]
-    inexact, tolerance = is_inexact(usual.dtype), TOLERANCE.get(name, 5e-2)
-    if inexact and name not in TOLERANCE:
-        usual, graph, before = (x if x is None else xp.astype(x, xp.float32) for x in (usual, graph, before))
-    if bool(xp.all((usual == graph) | ((usual != usual) & (graph != graph)))):
-        return True
+    if not is_inexact(usual.dtype):
+        return _equal(usual, graph)
+    xp, tolerance = raw_namespace(usual), TOLERANCE.get(name_of(usual.dtype), 5e-2)
+    usual, graph, before = (x if x is None else widened(xp, x) for x in (usual, graph, before))
+    if not bool(xp.all((xp.isfinite(usual) & xp.isfinite(graph)) | _alike(usual, graph))):
+        return False
+    usual, graph, before = (x if x is None else xp.where(xp.isfinite(x), x, 0.0) for x in (usual, graph, before))
 
     def norm(x: Any) -> float:
-        return math.sqrt(float(xp.sum(xp.abs(x) ** 2)))
+        sizes = xp.abs(x)
+        largest = float(xp.max(sizes)) if math.prod(x.shape) else 0.0
+        return largest * math.sqrt(float(xp.sum((sizes / largest) ** 2))) if largest else 0.0
 
     change = norm(usual if before is None else usual - before)
-    rounding = tolerance * tolerance * norm(usual)
-    return inexact and norm(usual - graph) <= tolerance * change + rounding
+    return norm(usual - graph) <= tolerance * change + tolerance * tolerance * norm(usual)
+
+
+def _alike(a: Any, b: Any) -> Any:
+    """Where two arrays are equal, or both NaN."""
+    return (a == b) | ((a != a) & (b != b))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    xp = raw_namespace(a)
+    return bool(xp.all(_alike(widened(xp, a), widened(xp, b))))
 
 
 def _told(problem: Exception, what: str) -> str:

@@ -17,7 +17,8 @@ __all__ = ["main"]
 _PURPOSES = {
     "cuda12": "computing on NVIDIA GPUs with CuPy, driver for CUDA 12",
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
-    "nvmath": "cuBLAS in captured steps, and dense layers in one call",
+    "bf16": "bfloat16 on NumPy and CuPy",
+    "nvmath": "dense layers with bias and ReLU in one call",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",

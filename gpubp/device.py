@@ -19,6 +19,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
+from .dtypes import bfloat16, completed
+
 __all__ = [
     "Device",
     "PlainArray",
@@ -45,6 +47,7 @@ _MODULES: Final = {
     "jax": "jax.numpy",
     "array_api_strict": "array_api_strict",
 }
+_NUMPYS_DTYPES: Final = frozenset({"numpy", "cupy", "gpubp.testing.standin"})
 _LIBRARY_OF_MODULE: Final = {module: name for name, module in _MODULES.items()}
 _FOREIGN_CLASSES: Final = {("cupy", "ndarray"): "cupy", ("torch", "Tensor"): "torch"}
 _CUDA_EXTRAS: Final = "pip install 'gpubp[cuda13]', or 'gpubp[cuda12]' where the driver is for CUDA 12"
@@ -245,7 +248,7 @@ def raw_namespace(x: PlainArray) -> ModuleType:
     except KeyError:
         pass
     name = library(x)
-    if name in _MODULES:
+    if name in _MODULES or name in _NUMPYS_DTYPES:
         return _namespaces.setdefault(type(x), namespace_by_name(name))
     namespace: ModuleType = x.__array_namespace__()
     return namespace
@@ -268,7 +271,8 @@ def namespace_by_name(name: str) -> ModuleType:
     module = _MODULES.get(name, name)
     try:
         namespace = importlib.import_module(module)
-        return _without_waits(namespace) if name == "cupy" else namespace
+        namespace = _without_waits(namespace) if name == "cupy" else namespace
+        return completed(namespace, own_products=name != "numpy") if name in _NUMPYS_DTYPES else namespace
     except ModuleNotFoundError as error:
         if error.name not in (name, module):
             raise
@@ -331,12 +335,16 @@ def _with_products(xp: Any) -> None:
 
 def _class_library(cls: type) -> str | None:
     """Recognise the classes that do not say for themselves: NumPy's subclasses and scalars, CuPy's, PyTorch's."""
-    if issubclass(cls, (np.ndarray, np.number, np.bool_)):
+    if issubclass(cls, (np.ndarray, np.number, np.bool_)) or _is_bfloat16(cls):
         return None if issubclass(cls, np.matrix) else "numpy"
     for base in cls.__mro__:
         if name := _FOREIGN_CLASSES.get((base.__module__.partition(".")[0], base.__name__)):
             return name
     return None
+
+
+def _is_bfloat16(cls: type) -> bool:
+    return issubclass(cls, np.generic) and cls.__module__ == "ml_dtypes"
 
 
 # ----------------------------------------------------------------------------------------------- moving arrays
@@ -394,6 +402,8 @@ def to_numpy(x: PlainArray) -> np.ndarray:
     if name == "numpy":
         return np.asarray(x)
     if name == "torch":
+        if str(x.dtype) == "torch.bfloat16":  # whose bits NumPy knows by another name
+            return np.asarray(x.detach().view(raw_namespace(x).int16).numpy(force=True)).view(bfloat16())
         return np.asarray(x.numpy(force=True))
     if hasattr(x, "get"):  # CuPy's way, and that of libraries made like it
         return np.asarray(x.get())
@@ -467,7 +477,14 @@ def _from_host(host: np.ndarray, target: Device) -> PlainArray:
         return own
     if target.library == "cupy":  # the device is the active one
         return target.xp.asarray(own)
-    return target.xp.asarray(own, device=_native(target))
+    return from_host(target.xp, own, device=_native(target))
+
+
+def from_host(xp: Any, own: np.ndarray, **options: Any) -> PlainArray:
+    """A NumPy array by ``asarray`` of another namespace, which may share its memory; bfloat16 for PyTorch too."""
+    if str(own.dtype) == "bfloat16" and hasattr(xp, "bfloat16") and hasattr(xp, "Tensor"):
+        return xp.asarray(own.view(np.int16), **options).view(xp.bfloat16)
+    return xp.asarray(own, **options)
 
 
 def _native(target: Device) -> Any:

@@ -8,11 +8,14 @@ A fused function is written three times, with one meaning:
 
 The fastest that applies is taken at the forward and again at the backward pass. `gpubp.testing` checks that all
 agree.
+
+float16 and bfloat16 are for storage: what is given such arrays computes in float32 and rounds its results once. An
+override may do that in its kernel; all else is handed float32 arrays by `in_float32`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import update_wrapper
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,7 +25,8 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 from .array import Array, box, freeze, of_outputs, strip
 from .boundary import is_inexact
 from .device import is_array
-from .namespace import fit, twin_of
+from .dtypes import is_half, name_of, rounded, widened
+from .namespace import array_namespace, fit, twin_of
 from .rules.registry import Spec
 from .transform import vjp_of
 from .tree import leaves, leaves_against, map_leaves, rebuild
@@ -52,7 +56,13 @@ _loaded: set[str] = set()
 class Fused(Generic[P, R]):
     """A function with a reference, a hand-written backward pass and overrides; made by `fused`."""
 
-    def __init__(self, reference: Callable[P, R], forward: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        reference: Callable[P, R],
+        forward: Callable[..., Any],
+        float32_args: Container[int] = (),
+        float32_outs: Container[int] = (),
+    ) -> None:
         update_wrapper(self, reference)
         self.name = self.__name__ = self.__qualname__ = forward.__name__
         self._optional = {
@@ -61,6 +71,7 @@ class Fused(Generic[P, R]):
             if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is None
         }  # arrays that a user may also give by keyword
         self.reference = reference
+        self.float32_args, self.float32_outs = float32_args, float32_outs
         self._forward = forward
         self.written: Implementation | None = None
         self.overrides: dict[str, Implementation] = {}
@@ -69,7 +80,7 @@ class Fused(Generic[P, R]):
 
     def backward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Register, as a decorator, the hand-written backward pass."""
-        self.written = Implementation(self._forward, function)
+        self.written = in_float32(self, Implementation(self._forward, function))
         return function
 
     def override(self, library: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
@@ -96,10 +107,10 @@ class Fused(Generic[P, R]):
                 constants = x.tape
             elif x.tape is not tape:
                 if tape is not None:
-                    return self.reference(*args, **static)  # two transforms are at work
+                    return self.definition(*args, **static)  # two transforms are at work
                 tape = x.tape
             if type(data) is Array:
-                return self.reference(*args, **static)
+                return self.definition(*args, **static)
             values.append(data)
             parents.append(node)
             needed.append(node is not None)
@@ -112,7 +123,7 @@ class Fused(Generic[P, R]):
         try:
             result = used.forward(ns.raw, needs, *values, **static)
             if result is NotImplemented:
-                used, result = self._decline(ns, needs, values, static)
+                used, result = self._decline(used, ns, needs, values, static)
         except AttributeError as error:
             self._explain(error, values)
             raise
@@ -154,7 +165,7 @@ class Fused(Generic[P, R]):
         try:
             result = used.forward(ns.raw, needs, *values, **static)
             if result is NotImplemented:
-                _, result = self._decline(ns, needs, values, static)
+                _, result = self._decline(used, ns, needs, values, static)
         except AttributeError as error:
             self._explain(error, values)
             raise
@@ -162,8 +173,43 @@ class Fused(Generic[P, R]):
             raise TypeError(f"{self.name} takes traced arrays by position, not by keyword")
         return result[0] if constants is None else map_leaves(ns.constant, result[0])
 
-    def _decline(self, ns: Any, needs: Any, values: Any, static: Any) -> tuple[Implementation, Any]:
-        """The hand-written forward pass, where the override will not do."""
+    def definition(self, *args: P.args, **static: P.kwargs) -> R:
+        """The reference; in float32, where it is given arrays of 16 bits."""
+        half = self.half_of(args)
+        if half is None:
+            return self.reference(*args, **static)
+        xp = array_namespace(*args)
+        return self.narrowed(xp, self.reference(*(widened(xp, x) for x in args), **static), half)  # type: ignore[no-any-return]
+
+    def half_of(self, args: Any) -> Any:
+        """The 16-bit dtype of the floating-point arrays among the arguments; None if some are of another."""
+        half, mixed = None, False
+        for k, x in enumerate(args):
+            dtype = getattr(x, "dtype", None)
+            if dtype is None:
+                continue
+            if is_half(dtype):
+                mixed = mixed or (half is not None and dtype != half)
+                half = dtype
+            elif is_inexact(dtype):
+                mixed = mixed or k not in self.float32_args or name_of(dtype) != "float32"
+        return None if mixed else half
+
+    def narrowed(self, xp: Any, out: Any, half: Any) -> Any:
+        """What was computed in float32 in the dtypes that results have for arguments of 16 bits."""
+        if type(out) is not tuple:
+            return out if 0 in self.float32_outs else rounded(xp, out, half)
+        return tuple(o if k in self.float32_outs else rounded(xp, o, half) for k, o in enumerate(out))
+
+    def _decline(
+        self, used: Implementation, ns: Any, needs: Any, values: Any, static: Any
+    ) -> tuple[Implementation, Any]:
+        """Another forward pass, where the override will not do: in float32 the override itself, or the hand-written."""
+        if self.half_of(values) is not None:
+            wide = in_float32(self, used)
+            result = wide.forward(ns.raw, needs, *values, **static)
+            if result is not NotImplemented:
+                return wide, result
         assert self.written is not None
         return self.written, self.written.forward(ns.raw, needs, *values, **static)
 
@@ -242,7 +288,7 @@ class _Record:
                 "a transform's values belong to the thread that runs it"
             )
         wanted = [k for k, needed in enumerate(self.needs) if needed]
-        out, pullback = vjp_of(self.fused.reference, self.args, self.static, wanted)
+        out, pullback = vjp_of(self.fused.definition, self.args, self.static, wanted)
         if self.outputs:
             g = tuple(self.ns.zeros_like(o) if c is None else c for c, o in zip(g, out, strict=True))
         found: list[Any] = [None] * len(self.needs)
@@ -251,13 +297,61 @@ class _Record:
         return found
 
 
-def fused(reference: Callable[P, R]) -> Callable[[Callable[..., Any]], Fused[P, R]]:
+# -- 16 bits
+
+
+class _Kept(NamedTuple):
+    """The residuals of a call in float32, with the arguments among them as they were, and the arguments' dtypes."""
+
+    residuals: Any
+    dtypes: list[Any]
+
+
+def in_float32(function: Fused[Any, Any], passes: Implementation) -> Implementation:
+    """The same passes, which are handed float32 arrays in the place of 16-bit ones, and whose results are rounded."""
+
+    def forward(xp: Any, needs: Any, /, *args: Any, **static: Any) -> Any:
+        half = function.half_of(args)
+        if half is None:
+            return passes.forward(xp, needs, *args, **static)
+        wide = [widened(xp, x) for x in args]
+        result = passes.forward(xp, needs, *wide, **static)
+        if result is NotImplemented:
+            return result
+        out, residuals = result
+        own = {id(w): x for w, x in zip(wide, args, strict=True)}
+        residuals = map_leaves(lambda r: own.get(id(r), r), residuals)
+        return function.narrowed(xp, out, half), _Kept(residuals, [getattr(x, "dtype", None) for x in args])
+
+    def backward(xp: Any, needs: Any, g: Any, kept: Any, /, **static: Any) -> Any:
+        if type(kept) is not _Kept:
+            return passes.backward(xp, needs, g, kept, **static)
+
+        def wide(x: Any) -> Any:
+            return widened(xp, x)
+
+        found = passes.backward(xp, needs, map_leaves(wide, g), map_leaves(wide, kept.residuals), **static)
+        return [
+            rounded(xp, c, dtype) if c is not None and needed else None
+            for c, dtype, needed in zip(found, kept.dtypes, needs, strict=False)
+        ]
+
+    return Implementation(forward, backward)
+
+
+def fused(
+    reference: Callable[P, R], *, float32_args: Container[int] = (), float32_outs: Container[int] = ()
+) -> Callable[[Callable[..., Any]], Fused[P, R]]:
     """Give a function a hand-written forward and backward pass.
 
     Parameters
     ----------
     reference
         The definition, in Array API code: ``reference(*arrays, **static)``.
+    float32_args
+        Positions of arguments that may be of float32 beside others of 16 bits.
+    float32_outs
+        Positions of results (0 of a single one) that are of float32 where arguments are of 16 bits.
 
     Returns
     -------
@@ -276,7 +370,7 @@ def fused(reference: Callable[P, R]) -> Callable[[Callable[..., Any]], Fused[P, 
     ... def cube_backward(xp, needs, g, x):
     ...     return (3 * g * x * x,)
     """
-    return lambda forward: Fused(reference, forward)
+    return lambda forward: Fused(reference, forward, float32_args, float32_outs)
 
 
 # -- the user's own derivative

@@ -10,6 +10,7 @@ from . import boundary
 from .array import Array, Tape, box, freeze, of_outputs, strip, users_line
 from .boundary import is_inexact
 from .device import is_array, namespace_by_name, raw_namespace
+from .dtypes import is_half, rounded
 from .rules import all_rules
 from .rules.registry import (
     NOTHING,
@@ -28,6 +29,8 @@ Function = Callable[..., Any]
 
 _NO_KEYWORDS: dict[str, Any] = {}
 _NOTHING_KEPT = (None, None, None)
+#: Functions whose rules have Python floats in them, which NumPy and CuPy let promote bfloat16.
+_WITH_FLOATS = frozenset({"log2", "log10", "_erf", "var", "std"})
 _MAY_HOLD_ARRAYS = frozenset({Array, list, tuple})
 
 #: What the twin has beyond the standard: the boundary's functions, which rules call.
@@ -166,6 +169,7 @@ def _unary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     vjps, root, (keep,) = rule.vjps, ns.root, rule.keeps
     assert keep is not None
     keep_out, keep_x = keep[0] == VALUE, keep[1] == VALUE
+    promotes = rule.name in _WITH_FLOATS
 
     def function(x: Any, /) -> Any:
         if type(x) is not Array:
@@ -177,7 +181,7 @@ def _unary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         records = x.tape.records
         result = Array()
         result.data, result.tape, result.node = out, x.tape, len(records)
-        spec = None if out.dtype is a.dtype else (Spec(a.shape, a.dtype),)
+        spec = None if out.dtype is a.dtype and not promotes else (Spec(a.shape, a.dtype),)
         saved = (out if keep_out else None, a if keep_x else None)
         records.append((vjps, (x.node,), saved, _NO_KEYWORDS, spec))
         return result
@@ -218,16 +222,21 @@ def _binary(ns: Namespace, rule: Primitive, raw: Function) -> Function:
             return raw(x1, x2)
 
         out = function(a, b) if type(a) is Array or type(b) is Array else raw(a, b)
+        specs: Any = None
+        if type(b) is float:
+            if out.dtype is not a.dtype and is_half(a.dtype):  # bfloat16 of NumPy and CuPy
+                out, specs = rounded(ns.raw, out, a.dtype), (Spec(a.shape, a.dtype), None)
+        elif type(a) is float and out.dtype is not b.dtype and is_half(b.dtype):
+            out, specs = rounded(ns.raw, out, b.dtype), (None, Spec(b.shape, b.dtype))
         if x1_flat:
             i = None
         if x2_flat:
             j = None
-        specs: Any = None
         if i is None:
             if j is None:
                 return out if type(out) is Array else box(out, root, None)
             keep_out, keep_a, keep_b = of_x2
-            if b.shape != out.shape or b.dtype is not out.dtype:
+            if type(a) is not float and (b.shape != out.shape or b.dtype is not out.dtype):
                 specs = (None, Spec(b.shape, b.dtype))
         elif j is None:
             keep_out, keep_a, keep_b = of_x1
@@ -256,6 +265,7 @@ def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
     general, vjps, (keep,) = _general(ns, rule, raw), rule.vjps, rule.keeps
     assert keep is not None
     keep_out, keep_x, positional, broadcasts = keep[0], keep[1], rule.positional, rule.broadcasts
+    promotes = rule.name in _WITH_FLOATS
 
     def function(*args: Any, **kwargs: Any) -> Any:
         x, *static = args or (None,)
@@ -275,7 +285,7 @@ def _single(ns: Namespace, rule: Primitive, raw: Function) -> Function:
         records = x.tape.records
         result = Array()
         result.data, result.tape, result.node = out, x.tape, len(records)
-        same = out.dtype is a.dtype and (not broadcasts or out.shape == a.shape)
+        same = out.dtype is a.dtype and not promotes and (not broadcasts or out.shape == a.shape)
         spec = None if same else (Spec(tuple(a.shape), a.dtype),)
         saved = (_keep(out, keep_out), _keep(a, keep_x), *[_keep(v, keep[k]) for k, v in enumerate(static, 2)])
         records.append((vjps, (x.node,), saved, kwargs, spec))

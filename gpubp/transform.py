@@ -15,6 +15,7 @@ from typing import Any
 
 from .array import FINISHED, Array, Tape, box, freeze, of_outputs, strip
 from .boundary import is_complex, is_inexact, one_like, put
+from .dtypes import is_half
 from .namespace import NAMESPACES, fit, several_libraries, twin, twin_of
 from .state import remembered
 from .tree import Node, frozen_leaves, leaves, leaves_against, map_children, map_leaves, rebuild
@@ -188,6 +189,8 @@ class Trace:
             g = cotangents[node]
             if g is None:
                 return self.tape.ns.raw.zeros_like(strip(x))
+            if g.dtype is not (dtype := x.data.dtype) and is_half(dtype):  # rules may promote bfloat16
+                g = self.tape.ns.astype(g, dtype)
             return g.data if type(g) is Array and g.node is None else g
 
         return [map_leaves(gradient, tree) for tree in self.lifted]

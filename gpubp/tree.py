@@ -98,8 +98,9 @@ def map_leaves(f: Leaf, tree: T) -> T:
 class _Once:
     """A function of arrays that gives one result for an array, or a cell, that stands in several places."""
 
-    def __init__(self, f: Leaf) -> None:
+    def __init__(self, f: Leaf, in_cells: Leaf | None = None) -> None:
         self.f = f
+        self.in_cells = self if in_cells is None else _Once(in_cells)
         self.found: dict[int, tuple[Any, Any]] = {}  # by identity; what is known must live as long
 
     def __call__(self, x: Any) -> Any:
@@ -109,13 +110,16 @@ class _Once:
 
     def cell(self, x: State) -> State:
         if id(x) not in self.found:
-            self.found[id(x)] = x, State(map_leaves(self, x.held))
+            self.found[id(x)] = x, State(map_leaves(self.in_cells, x.held))
         return self.found[id(x)][1]  # type: ignore[no-any-return]
 
 
-def map_distinct(f: Leaf, tree: T) -> T:
-    """`map_leaves` to a tree of its own: what is shared stays shared, and cells are new ones with mapped values."""
-    return map_leaves(_Once(f), tree)
+def map_distinct(f: Leaf, tree: T, in_cells: Leaf | None = None) -> T:
+    """`map_leaves` to a tree of its own: what is shared stays shared, and cells are new ones with mapped values.
+
+    For what is in cells there may be a function of its own.
+    """
+    return map_leaves(_Once(f, in_cells), tree)
 
 
 def leaves(tree: Any) -> list[Any]:

@@ -43,4 +43,6 @@ def pytest_collection_modifyitems(config, items):
 def _in_smoke_test(item, params):
     if item.originalname == "test_gradient_agrees_with_numpy":
         return params["record"].name in JAX_FUNCTIONS
+    if item.path.name == "test_guard.py":  # of the optimizers
+        return item.originalname == "test_every_library_does_the_same" and params["cls"].__name__ == "AdamW"
     return item.path.parent.name in JAX_FOLDERS

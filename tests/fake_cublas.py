@@ -59,7 +59,7 @@ def gemm(
     for value in (transa, transb, m, n, k, lda, ldb, ldc, batch):
         require(int(value) == value and 0 <= value < 2**31, f"the int {value!r}")
     require(transa in (0, 1) and transb in (0, 1), "the operations")
-    require(atype == btype == ctype, "types that differ")
+    require(atype == btype and (ctype == atype or (ctype == 0 and atype in (2, 14))), "types that differ")
     require(compute == (F64 if ctype == 1 else F32) or (compute, ctype) == (TF32, 0), f"{compute} for type {ctype}")
     require(algo == -1, f"algorithm {algo}")
     apart = abs(stride_c) >= ldc * (n - 1) + m or m <= abs(stride_c) <= (ldc - m) / max(batch - 1, 1)  # or side by side
@@ -67,10 +67,10 @@ def gemm(
     scalar = np.float64 if compute == F64 else np.float32
     factors = [np.frombuffer((ctypes.c_char * scalar().itemsize).from_address(s), scalar)[0] for s in (alpha, beta)]
     take = rounded if compute == TF32 else lambda x: x.astype(scalar)
-    size = np.dtype(DTYPES[ctype]).itemsize
+    narrow, size = (np.dtype(DTYPES[kind]).itemsize for kind in (atype, ctype))
     for i in range(batch):
-        left = matrix(a + i * stride_a * size, atype, *((k, m) if transa else (m, k)), lda)
-        right = matrix(b + i * stride_b * size, btype, *((n, k) if transb else (k, n)), ldb)
+        left = matrix(a + i * stride_a * narrow, atype, *((k, m) if transa else (m, k)), lda)
+        right = matrix(b + i * stride_b * narrow, btype, *((n, k) if transb else (k, n)), ldb)
         to = matrix(c + i * stride_c * size, ctype, m, n, ldc)
         found = factors[0] * (take(left.T if transa else left) @ take(right.T if transb else right))
         to[...] = (found + factors[1] * to.astype(scalar) if factors[1] else found).astype(to.dtype)

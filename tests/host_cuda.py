@@ -152,6 +152,8 @@ extern "C" const char* launch_(const unsigned* grid, const unsigned* block, size
         if shared_mem > 48 << 10:
             raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory, where every GPU has 49152")
 
+        args = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)  # structs go by value, now
+
         def run() -> None:
             guarded = _Guarded()
             cells = [_cell(self.name, x, t, s, guarded) for x, t, s in zip(args, self._types, sizes, strict=True)]
@@ -173,7 +175,9 @@ def _bare(code: str) -> str:
 def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any:
     """What an argument's parameter holds."""
     pointer = declared.endswith("*")
-    if x is None and pointer:
+    if x is None:
+        raise TypeError(f"{name}: CuPy takes None for an address of its own choice; a null pointer is 0")
+    if pointer and type(x) is int and x == 0:
         return ctypes.c_void_p(None)
     if _standin(x):
         if not pointer:

@@ -12,6 +12,7 @@ import gpubp as bp
 import gpubp.functions
 from gpubp.array import Array
 from gpubp.boundary import is_inexact
+from gpubp.dtypes import named
 from gpubp.fused import FUSED, load_kernels
 from gpubp.namespace import _BEYOND, twin
 from gpubp.rules import all_rules
@@ -23,6 +24,8 @@ from gpubp.tree import leaves, map_leaves, rebuild
 RULES = all_rules()
 DTYPES = ("float64", "float32")
 TOLERANCES = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-4, "complex64": 2e-4}
+#: One rounding, and what sums of a few dozen terms in float32 lose.
+HALF_TOLERANCES = {"float16": (2.0**-10, 1e-6), "bfloat16": (2.0**-7, 1e-6), "float32": (1e-5, 1e-6)}
 COMPLEX = {"float64": "complex128", "float32": "complex64"}
 RECORDS = list(CATALOGUE.values())
 DIFFERENTIABLE = [r for r in RECORDS if r.differentiable]
@@ -292,6 +295,54 @@ def strided(host, backend):
     if isinstance(wide, np.ndarray):
         wide.setflags(write=False)
     return wide
+
+
+@each_fused
+def test_in_float32_fused_functions_are_within_1e_5(name, backend):
+    """Of the definition in float64 at the same inputs, relative to the largest element: values and gradients."""
+    test_in_16_bits_fused_functions_round_once(name, "float32", backend)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@each_fused
+def test_in_16_bits_fused_functions_round_once(name, half, backend):
+    """Values and gradients are those of the definition in float64 at the same inputs, up to their last rounding.
+
+    On CuPy, where kernels do more in 16 bits, up to 4 units in the last place of the largest.
+    """
+    dtype, record, kernels = named(np, half), CATALOGUE[name], backend.name == "cupy"
+    skip_where_told(record, backend)
+    if named(backend.xp, half) is None:
+        pytest.skip(f"{backend.name} has no {half}")
+    for kind, sample in variants(record):
+        if kind != "float64" or not differentiable(sample):
+            continue
+        given = mapped(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, sample)
+        exact = mapped(lambda x: x.astype("f8") if x.dtype == dtype else x, given)
+        f, values = of_arrays(record, twin(backend.xp), on(backend, given))
+        g, host = of_arrays(record, twin("numpy"), exact)
+        out, pullback = bp.vjp(f, *values)
+        wanted, exact_pullback = bp.vjp(g, *host)
+        seeds = weights(out)
+        found = [*leaves(out), *pullback(map_leaves(backend.asarray, seeds))]
+        expected = [*leaves(wanted), *exact_pullback(map_leaves(lambda x: x.astype("f8"), seeds))]
+        outs = len(leaves(out))
+        for k, (a, e) in enumerate(zip(found, expected, strict=True)):
+            if a is None:
+                continue
+            a, what = backend.to_numpy(a), f"{name}{given}, {'result' if k < outs else 'gradient'} {k} in {half}"
+            if k >= outs:
+                assert a.dtype == backend.to_numpy(values[k - outs]).dtype, what
+            else:
+                assert a.dtype == (np.float32 if k in FUSED[name].float32_outs else dtype), what
+            rtol, atol = HALF_TOLERANCES[str(a.dtype)]
+            scale = max(np.max(np.abs(x), initial=0.0) for x in (e, *map(np.float64, leaves(seeds))))
+            if half == "float32":
+                rtol, atol = 0, 1e-5
+            elif kernels:  # which keep products, states and what the backward pass reads in 16 bits
+                rtol, atol = 0, 4 * HALF_TOLERANCES[half][0]
+            atol *= scale if kernels else max(scale, 1.0)
+            np.testing.assert_allclose(a.astype("f8"), e, rtol=rtol, atol=atol, err_msg=what)
 
 
 @each_differentiable

@@ -59,6 +59,10 @@ assert (run("if (threadIdx.x < n) atomicAdd(y, x[threadIdx.x]);")[0] == 4951 + 4
             "an array of double",
         ),
         ("run('', 128, x, y)", "3 parameters, got 2"),
+        (
+            "cupy.RawKernel('extern \"C\" __global__ void k(float* x) {}', 'k')((1,), (32,), (None,))",
+            "a null pointer is 0",
+        ),
         ("run('', 2048)", "no GPU takes the grid"),
         ("run('', shared=50000)", "50000 bytes of shared memory"),
         ("run('nonsense;')", "nonsense"),

@@ -31,7 +31,7 @@ def test_a_twin_is_a_module():
         "gpubp.array_api_strict",
         "gpubp.numpy.linalg",
     )
-    assert twin.raw is array_api_compat.numpy
+    assert twin.raw.__name__ == array_api_compat.numpy.__name__
     assert twin.pi == np.pi
     assert twin.float32 is np.float32
     assert {"exp", "sum", "concat"} <= set(dir(twin))
@@ -110,7 +110,7 @@ def test_a_record_keeps_only_what_its_rule_reads():
 
 
 def test_array_namespace():
-    assert bp.array_namespace(X, None, 1.0) is array_api_compat.numpy
+    assert bp.array_namespace(X, None, 1.0) is twin.raw
     seen = []
     bp.grad(lambda x: (seen.append(bp.array_namespace(X, x)), total(x))[1])(X)
     assert seen == [twin]

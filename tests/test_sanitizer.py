@@ -1,9 +1,12 @@
 """Every kernel under compute-sanitizer, where there is one; and the command that runs it, where there is none."""
 
+import subprocess
 import sys
 
 import pytest
 
+import gpubp.functions  # noqa: F401  (which fills the table)
+from gpubp.fused import FUSED
 from tools import sanitize
 
 FAKE = """#!/bin/sh
@@ -38,6 +41,18 @@ def test_what_is_run(fake):
     assert "--tool memcheck --error-exitcode 99" in output
     assert "-m pytest -q -p tests.unpooled --backends cupy tests/test_catalogue.py" in output
     assert "-k softmax" in sanitize.run("racecheck", ["-k", "softmax"])[1]
+
+
+def test_what_is_selected_is_there():
+    """Every fused function, and the optimizers; collected with the stand-in in CuPy's place."""
+    command = ["-m", "pytest", "-q", "--collect-only", "-p", "tests.fake_cupy", "--backends", "cupy"]
+    done = subprocess.run(
+        [sys.executable, *command, *sanitize.SELECTED], cwd=sanitize.ROOT, capture_output=True, text=True
+    )
+    for name in FUSED:
+        assert f"test_hand_written_passes_agree_with_the_reference[cupy-{name}]" in done.stdout
+    assert "tests/optim/" in done.stdout
+    assert "tests/kernels/" in done.stdout
 
 
 def test_the_command_ends_with_what_was_found(fake, capsys, monkeypatch):

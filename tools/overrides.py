@@ -36,8 +36,9 @@ def page() -> str:
     for library in LIBRARIES:
         load_kernels(library)
     rows = {name: {k: _module(*passes) for k, passes in f.overrides.items()} for name, f in FUSED.items()}
+    stores = update.Store.of_library
     steps = {name: u for name, u in vars(update).items() if isinstance(u, update.Update)}
-    rows |= {f"{name} (optimizer)": {k: v.__module__ for k, v in u.in_place.items()} for name, u in steps.items()}
+    rows |= {f"{name} (optimizer)": {k: stores[k].__module__ for k in u.kernels} for name, u in steps.items()}
     lines = [f"| function | {' | '.join(LIBRARIES.values())} |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {' | '.join(_file(rows[name], k) for k in LIBRARIES)} |" for name in sorted(rows)]
     return HEAD + "\n".join(lines) + "\n"

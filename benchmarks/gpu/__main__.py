@@ -23,15 +23,15 @@ import numpy as np
 
 from benchmarks.gpu.contenders import CONTENDERS, GPU_ONLY, Apart, Failed, Job, machine
 from benchmarks.gpu.rows import ROWS, Row
-from benchmarks.gpu.table import goal, ratios, write
+from benchmarks.gpu.table import goal, markdown, ratios, write
 
 ROOT = Path(__file__).parents[2]
 TURNS = 5  #: how often each contender has its turn
 #: By precision, how far losses may be apart, and what parameters moved by in all the steps, relative to their norm.
 #: On a GPU these find what is broken, not what is a little different: that is what the rehearsal in float64 is for,
 #: where JAX's softmax and the steps that a compiled optimizer counts are still of float32.
-#: Adam divides by the gradient's size, and turns noise in what is almost 0 into whole steps: five times as much.
-TOLERANCES = {"float64": (1e-8, 1e-5), "float32": (1e-4, 1e-3), "tf32": (1e-2, 5e-2), "bfloat16": (5e-2, 1e-1)}
+#: Adam divides by the gradient's size, and turns noise in what is almost 0 into whole steps: three times as much.
+TOLERANCES = {"float64": (1e-8, 1e-5), "float32": (1e-4, 1e-3), "tf32": (1e-2, 0.1), "bfloat16": (5e-2, 0.2)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.rows, args.contenders, args.device, small=args.small, seconds=args.seconds, out=args.out,
         timeout=args.timeout, minutes=args.minutes,
     )  # fmt: skip
-    print(f"\nwrote {args.out}.json and {args.out}.md")
+    print(f"\n{markdown(figures)}\nwrote {args.out}.json and {args.out}.md")
     return int(any(row["goal"] == "DISAGREES" or "skipped" in row or _failed(row) for row in figures["rows"].values()))
 
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="toy sizes")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each contender of a row (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to get ready in (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="after which no row begins (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which no row begins (default: %(default)s)")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="files without .json and .md"
     )
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(
     rows: Sequence[str], contenders: Sequence[str], device: str, *, small: bool, seconds: float, out: Path,
-    timeout: float = 120.0, minutes: float = 9.5, start: Callable[[Job], Any] = Apart,
+    timeout: float = 120.0, minutes: float = 9.0, start: Callable[[Job], Any] = Apart,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure rows, write the files after each, and return the figures."""
     end = time.monotonic() + 60 * minutes
@@ -213,7 +213,7 @@ def _shares(race: _Race, work: dict[str, float]) -> dict[str, Any]:
 def compare(found: dict[str, Any], expected: dict[str, Any], precision: str, adam: bool) -> dict[str, Any]:
     """Return how far a contender's first steps are from those of the first, and what disagrees, if anything does."""
     for_losses, for_moves = TOLERANCES[precision]
-    for_moves *= 5 if adam and precision != "float64" else 1
+    for_moves *= 3 if adam and precision != "float64" else 1
     losses, wanted = np.array(found["losses"]), np.array(expected["losses"])
     if losses.shape != wanted.shape:
         return {"disagrees": f"{len(losses)} losses, not {len(wanted)}"}

@@ -13,6 +13,7 @@ from benchmarks.gpu.clocks import Clock, CupyClock, TracedClock
 from benchmarks.gpu.rows import Row, Rule, Task, loss_of
 from gpubp import optim
 from gpubp.device import device_of
+from gpubp.dtypes import bfloat16
 
 
 def optimizer(rule: Rule, tree: Any) -> optim.Optimizer:
@@ -26,8 +27,6 @@ class Ours:
     """A net of gpubp in training."""
 
     def __init__(self, row: Row, task: Task, device: str, precision: str, *, captured: bool = False) -> None:
-        if captured and not hasattr(bp, "capture"):
-            raise NotImplementedError("this gpubp has no bp.capture")
         on = bp.device(device, verbose=False)
         self.clock: Clock = CupyClock(self._of_graphs) if on.library == "cupy" else TracedClock()
         self.tree: Any = bp.to_device(task.net, on)
@@ -105,8 +104,17 @@ def set_tf32(on: bool) -> None:
 
 
 def mixed(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loss whose products are of bfloat16."""
-    raise NotImplementedError("this gpubp has no policy for bfloat16")
+    """Return a loss whose net computes in bfloat16, from parameters of float32; the loss itself is of float32."""
+    narrow = bfloat16()
+
+    def cast(x: Any, dtype: Any) -> Any:
+        return bp.array_namespace(x).astype(x, dtype)
+
+    def run(net: Any, x: Any, y: Any) -> Any:
+        inside = bp.tree.map_leaves(lambda p: cast(p, narrow), net)
+        return loss(lambda x: cast(inside(x), y.dtype), cast(x, narrow), y)
+
+    return run
 
 
 def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:
@@ -116,6 +124,6 @@ def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:
     from gpubp.kernels.cupy.product import product
 
     if precision == "bfloat16":
-        a, b = (x.astype("bfloat16") for x in (a, b))
+        a, b = (x.astype(bfloat16()) for x in (a, b))
     out = a.copy()
     return lambda: product(a, b, out=out)

@@ -187,7 +187,7 @@ def _state(arrays: int, side: int) -> dict[str, float]:
     return {"bytes": 28.0 * arrays * side * side}
 
 
-SGD, MOMENTUM = Rule("SGD", 0.1), Rule("SGD", 0.02, momentum=0.9)
+SGD, MOMENTUM = Rule("SGD", 0.1), Rule("SGD", 0.005, momentum=0.9)
 _WIDE = {"full": {"width": 4096, "depth": 4, "batch": 4096}, "toy": {"width": 12, "depth": 4, "batch": 9}}
 
 ROWS = {
@@ -210,7 +210,7 @@ ROWS = {
     "resnet": Row(
         "ResNet-18, 32 x 32, batch 256", _resnet,
         {"size": 32, "widths": (64, 128, 256, 512), "blocks": 2, "batch": 256},
-        {"size": 7, "widths": (4, 6), "blocks": 2, "batch": 3}, "labels", MOMENTUM,
+        {"size": 7, "widths": (4, 6), "blocks": 2, "batch": 3}, "labels", Rule("SGD", 1e-3, momentum=0.9),
     ),
     "lstm": Row(
         "LSTM, 128 steps, batch 64, 512 units", _lstm, {"n": 512, "time": 128, "classes": 64, "batch": 64},

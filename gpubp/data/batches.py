@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..boundary import is_inexact
 from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve, to_numpy
+from ..dtypes import named
 
 __all__ = ["Batches", "batches"]
 
@@ -58,8 +60,8 @@ class Batches:
     def _take(self, array: PlainArray, rows: np.ndarray) -> PlainArray:
         xp = raw_namespace(array)
         part = xp.take(array, move(rows, device_of(array)), axis=0)
-        if self._dtype is not None and xp.isdtype(part.dtype, ("real floating", "complex floating")):
-            part = xp.astype(part, getattr(xp, self._dtype), copy=False)
+        if self._dtype is not None and is_inexact(part.dtype):
+            part = xp.astype(part, named(xp, self._dtype), copy=False)
         return part if self._device is None else move(part, self._device)
 
 

@@ -278,6 +278,11 @@ class Block:
         return self.xp.concat([g, zeros], axis=-1)
 
 
+def draw_rows() -> int:
+    """Give the number of queries whose weights are drawn together."""
+    return ROWS
+
+
 def blocks(xp: Any, q: Any, k: Any, mask: Any, causal: bool) -> Iterator[Block]:
     """Cut the queries into blocks of `ROWS`, of which there is at least one."""
     for number in range(max(1, -(-q.shape[-3] // ROWS))):

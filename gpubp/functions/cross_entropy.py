@@ -15,7 +15,7 @@ from ..boundary import is_inexact
 from ..fused import fused
 from ..namespace import array_namespace
 from .checks import check_alike, check_one_library, check_range, check_real
-from .loss import check_labels, check_pair, check_reduction, check_same_shape, count, reduced, shared
+from .loss import FLOAT32, check_labels, check_pair, check_reduction, check_same_shape, count, reduced, shared
 from .softmax import _log_softmax
 
 # -- two classes
@@ -72,7 +72,7 @@ def _binary_cross_entropy(
     return _weighted(xp, losses if weights is None else xp.multiply(losses, weights), weights, reduction)[0]
 
 
-@fused(_binary_cross_entropy)
+@fused(_binary_cross_entropy, **FLOAT32)
 def binary_cross_entropy(
     xp: Any,
     needs: Any,
@@ -199,7 +199,7 @@ def _softmax_cross_entropy(
     return _weighted(xp, *_of_weights(xp, rows, weights), reduction)[0]
 
 
-@fused(_softmax_cross_entropy)
+@fused(_softmax_cross_entropy, **FLOAT32)
 def softmax_cross_entropy(
     xp: Any,
     needs: Any,
@@ -373,7 +373,7 @@ def _kl_divergence(logits: Any, targets: Any, /, *, reduction: str = "mean") -> 
     return _divergence(logits, targets, reduction)[0]
 
 
-@fused(_kl_divergence)
+@fused(_kl_divergence, **FLOAT32)
 def kl_divergence(xp: Any, needs: Any, logits: Any, targets: Any, /, *, reduction: str = "mean") -> Any:
     out, *residuals = _divergence(logits, targets, reduction)
     return out, (*residuals, targets)

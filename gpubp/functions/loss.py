@@ -17,6 +17,9 @@ from ..fused import fused
 from ..namespace import array_namespace
 from .checks import check_alike, check_one_library, check_range, check_real
 
+#: Losses of 16-bit arrays are of float32, in which nothing overflows, and targets and weights may be, too.
+FLOAT32: Any = {"float32_args": range(4), "float32_outs": (0,)}
+
 # -- squared errors: the sum of squares times a scale that the shape determines
 
 
@@ -38,7 +41,7 @@ def _half_squared_error(y: Any, target: Any, /) -> Any:
     return _squares("half_squared_error", y, target, 0.5)[0]
 
 
-@fused(_half_squared_error)
+@fused(_half_squared_error, **FLOAT32)
 def half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
     return _squares("half_squared_error", y, target, 0.5)
 
@@ -61,7 +64,7 @@ def _mean_half_squared_error(y: Any, target: Any, /) -> Any:
     return _squares("mean_half_squared_error", y, target, 0.5 / count(y.shape[:1]))[0]
 
 
-@fused(_mean_half_squared_error)
+@fused(_mean_half_squared_error, **FLOAT32)
 def mean_half_squared_error(xp: Any, needs: Any, y: Any, target: Any, /) -> Any:
     return _squares("mean_half_squared_error", y, target, 0.5 / count(y.shape[:1]))
 
@@ -101,7 +104,7 @@ def _mse(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     return reduced(d * d, reduction)
 
 
-@fused(_mse)
+@fused(_mse, **FLOAT32)
 def mse(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     d = _difference("mse", y, target, reduction)
     return reduced(d * d, reduction), (d, 2.0)
@@ -128,7 +131,7 @@ def _mae(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     return reduced(array_namespace(d).abs(d), reduction)
 
 
-@fused(_mae)
+@fused(_mae, **FLOAT32)
 def mae(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     d = _difference("mae", y, target, reduction)
     return reduced(xp.abs(d), reduction), (xp.sign(d), 1.0)
@@ -162,7 +165,7 @@ def _huber(y: Any, target: Any, /, *, delta: float = 1.0, reduction: str = "mean
     return reduced(clipped * (d - 0.5 * clipped), reduction)
 
 
-@fused(_huber)
+@fused(_huber, **FLOAT32)
 def huber(xp: Any, needs: Any, y: Any, target: Any, /, *, delta: float = 1.0, reduction: str = "mean") -> Any:
     d = _difference("huber", y, target, reduction)
     clipped = _clipped(d, delta)
@@ -222,7 +225,7 @@ def _hinge(y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     return reduced(xp.where(missing > 0, missing, 0.0), reduction)
 
 
-@fused(_hinge)
+@fused(_hinge, **FLOAT32)
 def hinge(xp: Any, needs: Any, y: Any, target: Any, /, *, reduction: str = "mean") -> Any:
     target = _check_signs(y, target, reduction)
     missing = 1 - y * target
@@ -280,7 +283,7 @@ def _multiclass_hinge(scores: Any, labels: Any, /, *, reduction: str = "mean") -
     return _margins(scores, labels, reduction)[0]
 
 
-@fused(_multiclass_hinge)
+@fused(_multiclass_hinge, **FLOAT32)
 def multiclass_hinge(xp: Any, needs: Any, scores: Any, labels: Any, /, *, reduction: str = "mean") -> Any:
     out, *residuals = _margins(scores, labels, reduction)
     return out, residuals
@@ -353,7 +356,7 @@ def _cosine_embedding(
     return reduced(_of_cosine(xp, xp.sum(u * v, axis=-1), labels, margin)[0], reduction)
 
 
-@fused(_cosine_embedding)
+@fused(_cosine_embedding, **FLOAT32)
 def cosine_embedding(
     xp: Any, needs: Any, y: Any, target: Any, labels: Any = None, /, *, margin: float = 0.0, reduction: str = "mean"
 ) -> Any:

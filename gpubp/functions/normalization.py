@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..dtypes import is_half, name_of
 from ..fused import fused
 from ..namespace import array_namespace
-from .checks import check_alike, check_real
+from .checks import check_alike, check_one_library, check_real
 
 # -- over the features of each example
 
@@ -209,8 +210,10 @@ def check_batch(x: Any, gain: Any, bias: Any, eps: float) -> None:
 
 
 def check_inference(x: Any, mean: Any, variance: Any, gain: Any, bias: Any, eps: float) -> None:
-    """Refuse what `batch_norm_inference` cannot normalize."""
-    _check("batch_norm_inference", x, eps, mean=mean, variance=variance, gain=gain, bias=bias)
+    """Refuse what `batch_norm_inference` cannot normalize; of 16 bits it may be by statistics in float32."""
+    dtypes = [getattr(v, "dtype", None) for v in (x, mean, variance)]
+    apart = ("mean", "variance") if list(map(name_of, dtypes))[1:] == ["float32"] * 2 and is_half(dtypes[0]) else ()
+    _check("batch_norm_inference", x, eps, apart=apart, mean=mean, variance=variance, gain=gain, bias=bias)
 
 
 def check_groups(name: str, groups: int, n: int) -> None:
@@ -238,8 +241,8 @@ def _batch_norm(x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1
     -------
     y, mean, variance : array
         The result, of the shape of `x`, and what it was normalized with, of shape (n,): the mean and the variance
-        of the batch (the biased one, a mean of squares). They are functions of `x` like any other and cost the
-        backward pass nothing where they are not used.
+        of the batch (the biased one, a mean of squares), in float32 if `x` is of 16 bits. They are functions of `x`
+        like any other and cost the backward pass nothing where they are not used.
 
     Raises
     ------
@@ -256,7 +259,7 @@ def _batch_norm(x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1
     return _batch_normalize(x, gain, bias, eps)[0]
 
 
-@fused(_batch_norm)
+@fused(_batch_norm, float32_outs=(1, 2))
 def batch_norm(xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5) -> Any:
     out, normal, inverse = _batch_normalize(x, gain, bias, eps)
     return out, (normal, inverse, gain)
@@ -298,7 +301,8 @@ def _batch_norm_inference(
     x
         Real array of shape (..., n).
     mean, variance
-        Arrays of shape (n,): those of the population, as far as training has estimated them.
+        Arrays of shape (n,): those of the population, as far as training has estimated them. They may be of float32
+        where `x` is of 16 bits.
     gain, bias
         Arrays of shape (n,), or None for 1 and 0.
     eps
@@ -321,7 +325,7 @@ def _batch_norm_inference(
     return _affine(x - mean, scale, bias)
 
 
-@fused(_batch_norm_inference)
+@fused(_batch_norm_inference, float32_args=(1, 2))
 def batch_norm_inference(
     xp: Any, needs: Any, x: Any, mean: Any, variance: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5
 ) -> Any:
@@ -395,9 +399,11 @@ def _kept(needs: Any, normal: Any, inverse: Any, gain: Any) -> tuple[Any, Any, A
     return normal if any(needs[:2]) else None, inverse, gain
 
 
-def _check(name: str, x: Any, eps: float, least: int = 1, **vectors: Any) -> None:
+def _check(name: str, x: Any, eps: float, least: int = 1, apart: tuple[str, ...] = (), **vectors: Any) -> None:
     given = {k: v for k, v in vectors.items() if v is not None}
-    check_alike(name, x=x, **given)
+    check_alike(name, x=x, **{k: v for k, v in given.items() if k not in apart})
+    if apart:
+        check_one_library(name, x=x, **{k: given[k] for k in apart})
     check_real(name, x)
     if x.ndim < least:
         wanted = "(..., n)" if least == 1 else "(batch, ..., n)"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..fused import fused
@@ -78,28 +79,35 @@ def _logsumexp(x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims
     keepdims
         Whether they stay, with length 1.
     """
-    check_real("logsumexp", x)
-    xp = array_namespace(x)
-    highest = stop_gradient(xp.max(x, axis=axis, keepdims=True))
-    total = xp.sum(xp.exp(x - xp.where(xp.isfinite(highest), highest, 0.0)), axis=axis, keepdims=True)
-    out = highest + xp.log(xp.where(total == 0, 1.0, total))
-    return out if keepdims else xp.squeeze(out, axis=_summed(x, axis))
+    highest, rest = _highest_and_rest(x, axis)
+    out = highest + rest
+    return out if keepdims else array_namespace(x).squeeze(out, axis=_summed(x, axis))
 
 
 @fused(_logsumexp)
 def logsumexp(
     xp: Any, needs: Any, x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Any:
-    out = _logsumexp(x, axis=axis, keepdims=True)
-    return out if keepdims else xp.squeeze(out, axis=_summed(x, axis)), (x, out)
+    highest, rest = _highest_and_rest(x, axis)
+    out = highest + rest
+    return out if keepdims else xp.squeeze(out, axis=_summed(x, axis)), (x, highest, rest)
 
 
 @logsumexp.backward
 def logsumexp_backward(
     xp: Any, needs: Any, g: Any, residuals: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Any:
-    x, out = residuals
-    return (xp.reshape(g, out.shape) * xp.exp(x - xp.where(xp.isfinite(out), out, 0.0)),)
+    x, highest, rest = residuals  # their sum would round away the rest where the highest is large
+    return (xp.reshape(g, rest.shape) * xp.exp(x - xp.where(highest == -math.inf, 0.0, highest) - rest),)
+
+
+def _highest_and_rest(x: Any, axis: int | tuple[int, ...] | None) -> tuple[Any, Any]:
+    """Return two numbers whose sum is the logarithm: the highest, and what the others add to it."""
+    check_real("logsumexp", x)
+    xp = array_namespace(x)
+    highest = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    total = xp.sum(xp.exp(x - xp.where(xp.isfinite(highest), highest, 0.0)), axis=axis, keepdims=True)
+    return highest, xp.log(xp.where(total == 0, 1.0, total))
 
 
 def _summed(x: Any, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:

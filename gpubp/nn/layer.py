@@ -10,6 +10,7 @@ import numpy as np
 from ..array import strip
 from ..boundary import is_inexact
 from ..device import Device, device_of, is_array, library, move, raw_namespace
+from ..dtypes import named
 from ..functions.checks import check_alike, check_one_device
 from ..transform import in_transform
 from ..tree import Node, frozen_leaves, leaves, leaves_with_paths, map_distinct, to_device
@@ -220,17 +221,26 @@ class Layer(Node):
         return to_device(self, device)
 
     def astype(self, dtype: Any) -> Self:
-        """Return this net with its parameters cast to another floating-point dtype; shared ones stay shared."""
+        """Return this net with its parameters cast to another floating-point dtype; shared ones stay shared.
+
+        Cells are cast too, but to float32 at least: running averages would stand still in 16 bits.
+
+        Raises
+        ------
+        ValueError
+            If the library has no such floating-point dtype.
+        """
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
 
-        def cast(x: Any) -> Any:
+        def cast(x: Any, name: str = name) -> Any:
             xp = raw_namespace(x)
-            target = getattr(xp, name, None)
+            target = named(xp, name)
             if target is None or not xp.isdtype(target, ("real floating", "complex floating")):
                 raise ValueError(f"expected a floating-point dtype of {library(x)} such as 'float32', got {dtype!r}")
             return xp.astype(x, target) if is_inexact(x.dtype) else x
 
-        return map_distinct(cast, self)
+        wide = "float32" if name in ("float16", "bfloat16") else name
+        return map_distinct(cast, self, lambda x: cast(x, wide))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.count_parameters()} parameters)"

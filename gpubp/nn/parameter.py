@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..device import CPU, move
+from ..dtypes import bfloat16, named
 from ..state import State
 from ..tree import Node, children
 from .initializers import Initializer, digest, generator
@@ -39,6 +40,7 @@ class Parameter:
             raise TypeError(f"an initializer is a function (rng, shape) -> array, such as nn.zeros; got {given}")
         self.shape = tuple(n if n is None else int(n) for n in shape)
         self.initializer = initializer
+        self.in_cell = False
         self.drawing: tuple[int, str, str] | None = None  # seed, path and dtype, where only a length is missing
 
     @property
@@ -47,7 +49,9 @@ class Parameter:
         return UNBUILT if self.drawing is None else UNSIZED
 
     def draw(self, seed: int, path: str, dtype: str) -> Any:
-        """Draw the array; or, where a length is missing, remember how to."""
+        """Draw the array; or, where a length is missing, remember how to. In a cell it is not of 16 bits."""
+        if self.in_cell and dtype in ("float16", "bfloat16"):  # running means would stand still
+            dtype = "float32"
         if None in self.shape:
             later = copy.copy(self)
             later.drawing = seed, path, dtype
@@ -56,7 +60,7 @@ class Parameter:
         values = self.initializer(generator(seed, path), shape)
         if np.shape(values) != shape:
             raise ValueError(f"the initializer of {path} gave shape {np.shape(values)}, expected {shape}")
-        return move(np.asarray(values, dtype), CPU)
+        return move(np.asarray(values, named(np, dtype)), CPU)
 
     def __repr__(self) -> str:
         return f"Parameter({self.shape})"
@@ -114,6 +118,8 @@ def replaced(x: Any, f: Any, of_layer: Any = None, path: str | None = None) -> A
         if of_layer is not None:
             of_layer(x, path)
     elif type(x) is State:
+        if type(x.held) is Parameter:
+            x.held.in_cell = True
         x.held = replaced(x.held, f, of_layer, path)
     elif type(x) in (tuple, list, dict):
         items = x.items() if type(x) is dict else enumerate(x)
@@ -152,6 +158,8 @@ def unsized(tree: Any) -> bool:
 
 def floating(dtype: Any) -> str:
     """Give the name of a floating-point dtype, which may be NumPy's own object."""
+    if "bfloat16" in str(dtype):
+        return str(bfloat16())
     try:
         known = np.dtype(dtype)
     except TypeError:

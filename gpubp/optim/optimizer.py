@@ -1,31 +1,31 @@
-"""What the optimizers share: where parameters and their state are kept, and how a step reaches them."""
+"""What the optimizers share: how a step reaches the parameters, and what is done to the gradients before it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any
 
-from ..device import device_of, library, raw_namespace
-from ..functions.update import Update
+from ..capture import Member, NotCapturable, recording
+from ..device import device_of, library, move, raw_namespace, to_numpy
+from ..functions.update import COUNTS, Guard, LossScale, Store, Update
 from ..fused import load_kernels
 from ..layout import Layout
 from ..namespace import twin_of
 from ..nn.parameter import check_built
 from ..tree import leaves_with_paths
 
-#: Arrays of up to this many elements share one buffer; larger ones are updated alone, in chunks that fit a cache.
-SMALL, CHUNK = 16384, 16384
 
-
-class Optimizer(ABC):
+class Optimizer(Member, ABC):
     """Changes the arrays of a net (or of a tree of dicts and lists) step by step against their gradients.
 
-    Where the library's arrays are writable and an in-place step is known (NumPy), the optimizer puts views of
+    Where the library's arrays are writable and an in-place step is known (NumPy, CuPy), the optimizer puts views of
     buffers of its own in the places of the arrays and then works in those; elsewhere every step puts new arrays
     there. An array that stands in several places is stepped once, with its whole gradient, and stays shared. An array
-    replaced from outside by another of the same shape and dtype is noticed at the next step.
+    replaced from outside by another of the same shape and dtype is noticed at the next step. 16-bit parameters are
+    stepped in float32 arithmetic and have float32 state. Nothing of a step is read by the host where the arrays are on
+    a device.
 
     Parameters
     ----------
@@ -33,6 +33,15 @@ class Optimizer(ABC):
         A built net, or a dict or list that holds arrays.
     lr
         Learning rate; may be changed between steps.
+    clip_norm
+        The Euclidean norm over all gradients to which they are brought where theirs is larger, as by PyTorch's
+        ``clip_grad_norm_``; None leaves them as they are, ``math.inf`` only measures.
+    skip_nonfinite
+        Whether a step with a gradient that is infinite or NaN is left out, so that parameters, state and the number of
+        steps stay as they are.
+    loss_scale
+        None, a factor, ``"dynamic"`` for ``LossScale()``, or a `LossScale`: by what the loss was multiplied, as
+        `scale` says, when the gradient was computed. A dynamic one skips steps that are not finite.
 
     Attributes
     ----------
@@ -43,6 +52,8 @@ class Optimizer(ABC):
     ------
     TypeError
         If there is no floating-point array, if an array stands in a tuple, or if they are of several libraries.
+    ValueError
+        If an option is out of its range.
     RuntimeError
         If the net has not been built.
     """
@@ -50,10 +61,18 @@ class Optimizer(ABC):
     update: Update  #: the arithmetic of one step
     slots = 0  #: arrays of state for each parameter
 
-    def __init__(self, tree: Any, lr: float) -> None:
+    def __init__(
+        self,
+        tree: Any,
+        lr: float,
+        *,
+        clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        loss_scale: LossScale | float | str | None = None,
+    ) -> None:
+        guard = _guard(clip_norm, skip_nonfinite, loss_scale)
         check_built(tree)
         self.lr = lr
-        self.steps = 0
         self.tree, self._layout = tree, Layout(tree)
         arrays = self._layout.read(tree)
         if not arrays:
@@ -67,16 +86,13 @@ class Optimizer(ABC):
         self._shapes = [self._specs[k][0] for k in self._own]
         name = twin_of(arrays[0]).library
         load_kernels(name)
-        in_place = self.update.in_place.get(name)
-        own = [arrays[k] for k in self._own]
-        self._store: _New | _InPlace = (
-            _New(self.update, own, self.slots) if in_place is None else _InPlace(in_place, own, self.slots)
-        )
+        make = Store.of_library.get(name, Store)
+        self._store = make(self.update, [arrays[k] for k in self._own], self.slots, guard)
         self._put()
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of the update for step number `steps`."""
+        """Return the keyword arguments of the update."""
 
     def step(self, grads: Any) -> None:
         """Change every parameter once.
@@ -84,9 +100,9 @@ class Optimizer(ABC):
         Parameters
         ----------
         grads
-            The gradient, a tree like the one given to the optimizer, as `gpubp.value_and_grad` returns it. It is not
-            changed. Parameters whose gradient is None, since they are frozen, stay as they are, and so does what the
-            optimizer remembers of them.
+            The gradient, a tree like the one given to the optimizer, as `gpubp.value_and_grad` returns it, of the same
+            dtypes. It is not changed. Parameters whose gradient is None, since they are frozen, stay as they are, and
+            so does what the optimizer remembers of them.
 
         Raises
         ------
@@ -106,10 +122,114 @@ class Optimizer(ABC):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
             raise
-        self.steps += 1
-        self._store.step(gradients, self.settings())
-        if type(self._store) is _New:
+        store, settings, now = self._store, self.settings(), recording()
+        if now is not None:
+            if not store.is_device:
+                raise NotCapturable("its optimizer makes new arrays at every step, for want of a kernel for its dtypes")
+            now.join(self)
+        elif store.is_device:
+            store.refresh(settings)
+        store.step(gradients, settings)
+        if store.replaces:
             self._put()
+
+    # -- captured steps: see `gpubp.capture.Member`
+
+    def changed_arrays(self) -> list[Any]:
+        """Return the arrays that a step changes in place."""
+        return self._store.changed_arrays()
+
+    def before_launch(self) -> None:
+        """Prepare the next launch of a captured step: take over replaced arrays and hand on a new learning rate."""
+        arrays = self._layout.read(self.tree)
+        if any(map(is_not, arrays, self._known)):
+            self._adopt(arrays)
+        self._store.refresh(self.settings())
+
+    # -- reports; those that are numbers are read from the device, where there is one
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken, without those that were skipped."""
+        return _read(self._store.steps)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped, since a gradient was not finite."""
+        return _read(self._store.skipped)
+
+    @property
+    def norm(self) -> Any:
+        """Norm over all gradients of the last step, before clipping: a 0-d array where the parameters are.
+
+        None if no option asks for it. A later step may overwrite it.
+        """
+        return self._store.norm
+
+    @property
+    def scale(self) -> Any:
+        """The factor by which the loss must be multiplied: a 0-d float32 array where the parameters are, or None.
+
+        A later step may overwrite it.
+        """
+        return self._store.scale
+
+    # -- files
+
+    def state(self) -> dict[str, Any]:
+        """Return copies of all that the optimizer remembers, by name, as arrays where the parameters are.
+
+        ``steps``, ``skipped``, ``good`` (steps in a row without overflow since the loss scale changed) and, if there
+        is a loss scale, ``scale``: 0-d arrays. And for each parameter its arrays of state, named by what they are and
+        the path, such as ``m layers[0].W``.
+        """
+        xp = raw_namespace(self._store.arrays[0])
+        return {name: xp.asarray(x, copy=True) for name, x in self._remembered().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned, of this optimizer or of one of the same kind for a net of the same form.
+
+        Parameters
+        ----------
+        state
+            Arrays by name, of any library.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes differ; then nothing has changed.
+        """
+        own = self._remembered()
+        if own.keys() != state.keys():
+            missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+            raise ValueError(
+                f"the state is of another optimizer: it lacks {', '.join(missing[:5]) or 'nothing'} and has "
+                f"{', '.join(unknown[:5]) or 'nothing'} that is unknown here"
+            )
+        for name, x in own.items():
+            if tuple(state[name].shape) != tuple(x.shape):
+                raise ValueError(f"{name} has shape {tuple(state[name].shape)} in the state, expected {tuple(x.shape)}")
+        store = self._store
+        where, xp = device_of(store.arrays[0]), raw_namespace(store.arrays[0])
+        new = {name: xp.astype(move(state[name], where), x.dtype) for name, x in own.items()}
+        store.restore(
+            [tuple(new[f"{name} {path}"] for name in store.names) for path in self._own_paths()],
+            {name: new[name] for name in COUNTS},
+            new.get("scale"),
+        )
+
+    def _remembered(self) -> dict[str, Any]:
+        """The parts of the state by name, as they are now."""
+        store = self._store
+        found = {name: store.count(name) for name in COUNTS}
+        if store.scale is not None:
+            found["scale"] = store.scale
+        for path, slots in zip(self._own_paths(), store.slots, strict=True):
+            found |= {f"{name} {path}": x for name, x in zip(store.names, slots, strict=True)}
+        return found
+
+    def _own_paths(self) -> list[str]:
+        return [self._layout.paths[k] for k in self._own]
 
     def _put(self) -> None:
         """Put the store's arrays in their places."""
@@ -162,96 +282,18 @@ def _differ(shape: Any, expected: Any) -> bool:
     return shape is not None and shape != expected
 
 
-class _New:
-    """Parameters of a library whose arrays are replaced at every step."""
-
-    def __init__(self, update: Update, arrays: Sequence[Any], slots: int) -> None:
-        self.update, self.arrays = update, list(arrays)
-        self.xp = raw_namespace(arrays[0])
-        self.state: list[tuple[Any, ...]] = [tuple(self.xp.zeros_like(x) for _ in range(slots)) for x in arrays]
-
-    def load(self, arrays: Sequence[Any]) -> None:
-        self.arrays = list(arrays)
-
-    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
-        stepped = [
-            (p, state) if g is None else self.update(self.xp, p, g, state, **settings)
-            for p, g, state in zip(self.arrays, gradients, self.state, strict=True)
-        ]
-        self.arrays = [p for p, _ in stepped]
-        self.state = [state for _, state in stepped]
+def _read(count: Any) -> int:
+    return count if type(count) is int else int(to_numpy(count))
 
 
-class _InPlace:
-    """Parameters as views of flat buffers, one for all small arrays of a dtype and one for each large array."""
-
-    def __init__(self, update: Callable[..., None], arrays: Sequence[Any], slots: int) -> None:
-        groups: dict[Any, list[int]] = {}
-        for k, x in enumerate(arrays):
-            groups.setdefault((x.dtype, k if x.size > SMALL else None), []).append(k)
-        self.arrays: Sequence[Any] = [None] * len(arrays)
-        self.buffers = [_Buffer(update, [arrays[k] for k in members], slots) for members in groups.values()]
-        self.members = list(groups.values())
-        for buffer, members in zip(self.buffers, self.members, strict=True):
-            for k, view in zip(members, buffer.views, strict=True):
-                self.arrays[k] = view
-        self.load(arrays)
-
-    def load(self, arrays: Sequence[Any]) -> None:
-        for view, x in zip(self.arrays, arrays, strict=True):
-            if x is not view:
-                view[...] = x
-
-    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
-        buffers = self.buffers
-        if len(buffers) == 1:
-            buffers[0].step(gradients, settings)
-            return
-        for buffer, members in zip(buffers, self.members, strict=True):
-            buffer.step([gradients[k] for k in members], settings)
-
-
-class _Buffer:
-    """One flat buffer of parameters, with its state and room for the gradient."""
-
-    def __init__(self, update: Callable[..., None], arrays: Sequence[Any], slots: int) -> None:
-        xp, dtype = raw_namespace(arrays[0]), arrays[0].dtype
-        n = sum(x.size for x in arrays)
-        self.update, self.n = update, n
-        self.large = len(arrays) == 1 and n > SMALL
-        self.flat = xp.empty(n, dtype=dtype)
-        self.state = tuple(xp.zeros(n, dtype=dtype) for _ in range(slots))
-        room = CHUNK if self.large else n
-        self.gradient, self.temporary = xp.empty(room, dtype=dtype), xp.empty(room, dtype=dtype)
-        self.parts, self.views, self.gradient_views = [], [], []
-        start = 0
-        for x in arrays:
-            part = slice(start, start + x.size)
-            self.parts.append(part)
-            self.views.append(self.flat[part].reshape(x.shape))
-            if not self.large:
-                self.gradient_views.append(self.gradient[part].reshape(x.shape))
-            start += x.size
-
-    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
-        if self.large:
-            if gradients[0] is not None:
-                self._step_in_chunks(gradients[0].reshape(-1), settings)
-            return
-        frozen = []
-        for part, view, g in zip(self.parts, self.gradient_views, gradients, strict=True):
-            if g is None:
-                frozen += [(flat[part], flat[part].copy()) for flat in (self.flat, *self.state)]
-                view[...] = 0  # what an update leaves there would grow from step to step
-            else:
-                view[...] = g
-        self.update(self.flat, self.gradient, self.state, self.temporary, **settings)
-        for view, old in frozen:
-            view[...] = old
-
-    def _step_in_chunks(self, gradient: Any, settings: dict[str, Any]) -> None:
-        for start in range(0, self.n, CHUNK):
-            part = slice(start, min(start + CHUNK, self.n))
-            g = self.gradient[: part.stop - start]
-            g[...] = gradient[part]
-            self.update(self.flat[part], g, tuple(s[part] for s in self.state), self.temporary[: len(g)], **settings)
+def _guard(clip_norm: float | None, skip_nonfinite: bool, loss_scale: LossScale | float | str | None) -> Guard:
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be above 0 or None, got {clip_norm}")
+    if isinstance(loss_scale, str):
+        if loss_scale != "dynamic":
+            raise ValueError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
+        loss_scale = LossScale()
+    elif loss_scale is not None and not isinstance(loss_scale, LossScale):
+        loss_scale = LossScale(float(loss_scale), growth=1.0, backoff=1.0)
+    skip = skip_nonfinite or (loss_scale is not None and loss_scale.dynamic)
+    return Guard(clip_norm, skip, loss_scale)

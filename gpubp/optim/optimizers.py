@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..functions.update import adam, sgd
+from ..functions.update import LossScale, adam, sgd
 from .optimizer import Optimizer
 
 __all__ = ["SGD", "Adam", "AdamW"]
@@ -25,19 +25,30 @@ class SGD(Optimizer):
         Whether to look ahead along the momentum.
     weight_decay
         Factor λ of an L2 penalty ½ λ ‖p‖² on every parameter.
+    clip_norm, skip_nonfinite, loss_scale
+        See `Optimizer`.
     """
 
     update = sgd
 
     def __init__(
-        self, tree: Any, lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+        self,
+        tree: Any,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        loss_scale: LossScale | float | str | None = None,
     ) -> None:
         _check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs a momentum above 0")
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self.slots = 1 if momentum else 0
-        super().__init__(tree, lr)
+        super().__init__(tree, lr, clip_norm=clip_norm, skip_nonfinite=skip_nonfinite, loss_scale=loss_scale)
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments of the update."""
@@ -64,6 +75,8 @@ class Adam(Optimizer):
         Added to the denominator.
     weight_decay
         Factor λ of an L2 penalty ½ λ ‖p‖² on every parameter.
+    clip_norm, skip_nonfinite, loss_scale
+        See `Optimizer`.
     """
 
     update = adam
@@ -78,12 +91,15 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        loss_scale: LossScale | float | str | None = None,
     ) -> None:
         _check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         if not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas must be from 0 to below 1, got {betas}")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        super().__init__(tree, lr)
+        super().__init__(tree, lr, clip_norm=clip_norm, skip_nonfinite=skip_nonfinite, loss_scale=loss_scale)
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments of the update."""
@@ -93,7 +109,6 @@ class Adam(Optimizer):
             "eps": self.eps,
             "weight_decay": self.weight_decay,
             "decoupled": self.decoupled,
-            "t": self.steps,
         }
 
 
@@ -112,6 +127,8 @@ class AdamW(Adam):
         Added to the denominator.
     weight_decay
         Factor λ.
+    clip_norm, skip_nonfinite, loss_scale
+        See `Optimizer`.
     """
 
     decoupled = True
@@ -124,8 +141,20 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        loss_scale: LossScale | float | str | None = None,
     ) -> None:
-        super().__init__(tree, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(
+            tree,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            skip_nonfinite=skip_nonfinite,
+            loss_scale=loss_scale,
+        )
 
 
 def _check_not_negative(**settings: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..device import cuda_devices, namespace_by_name, to_numpy
+from ..device import cuda_devices, from_host, namespace_by_name, to_numpy
 
 __all__ = ["BACKENDS", "Backend", "BackendMissing", "load", "why_missing"]
 
@@ -49,7 +49,7 @@ class Backend:
     def asarray(self, array: Any) -> Any:
         """Return a new array of the backend with the values, shape and dtype of a NumPy array (or scalar, or list)."""
         own = np.array(array)
-        result = self.xp.asarray(own) if self.device is None else self.xp.asarray(own, device=self.device)
+        result = from_host(self.xp, own, **({} if self.device is None else {"device": self.device}))
         if isinstance(result, np.ndarray):
             result.setflags(write=self.writable)
         return result

@@ -19,6 +19,8 @@ It imitates CuPy in this:
 - Integer-array indices, also in `take`, wrap around instead of raising. ``ufunc.at``, ``reduce`` and
   ``accumulate`` exist for the functions and dtypes that CuPy has them for.
 - There is no ``__index__``: an array cannot stand where Python wants an int. Use ``int(x)``, which reads.
+- Sums and products of two matrices of 16-bit floats are computed in float32. bfloat16 is that of ml_dtypes: products
+  of stacks of matrices and sorting refuse it, and `where` gives float32.
 - What makes the host wait for the GPU is a *host read*: ``float()``, ``int()``, ``bool()``, ``.item()``,
   ``.tolist()``, ``.get()``, printing, boolean-mask indexing, ``nonzero``, ``unique`` and others whose result's
   shape hangs on values. `count_host_reads` lists them, `no_host_reads` makes them raise `HostReadError`.
@@ -315,6 +317,8 @@ def _call(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs
         _require_current(found)
     if name in _READS or len(found) > _READS_BEYOND.get(name, len(found)):
         _read(f"{name}()")
+    if function is np.matmul:
+        function = _matmul
     value = function(*args, **kwargs)
     if name in _BOOLEAN_ARRAYS:
         value = np.asarray(value)
@@ -368,7 +372,51 @@ def _around(indices: Any, size: int) -> Any:
     return np.remainder(indices, size, dtype=np.int64, casting="same_kind") if size else indices
 
 
-_OWN: Final[dict[str, Callable[..., Any]]] = {"take": _take, "take_along_axis": _take_along_axis}
+def _is_half(x: Any) -> bool:
+    return bool(x.dtype.char == "e" or x.dtype.name == "bfloat16")
+
+
+def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def summed(x: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        if dtype is not None or not hasattr(x, "dtype") or not _is_half(x):
+            return function(x, *args, **kwargs if dtype is None else kwargs | {"dtype": dtype})
+        return function(x, *args, dtype=np.float32, **kwargs).astype(x.dtype)
+
+    return summed
+
+
+def _matmul(x1: Any, x2: Any, /, *args: Any, **kwargs: Any) -> Any:
+    if x1.dtype.name != "bfloat16" or x2.dtype != x1.dtype:
+        return np.matmul(x1, x2, *args, **kwargs)
+    if max(x1.ndim, x2.ndim) > 2:
+        raise ValueError(f"invalid dtype {x1.dtype}")
+    return np.asarray(np.matmul(x1, x2)).astype(x1.dtype)
+
+
+def _where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
+    args = [x.astype(np.float32) if getattr(x, "dtype", None) == "bfloat16" else x for x in (x1, x2)]
+    return _numpy.nonzero(condition) if x1 is None else _numpy.where(condition, *args)
+
+
+def _not_of_bfloat16(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if x.dtype.name == "bfloat16":
+            raise NotImplementedError(f"Sorting arrays with dtype '{x.dtype}' is not supported")
+        return function(x, *args, **kwargs)
+
+    return call
+
+
+_OWN: Final[dict[str, Callable[..., Any]]] = {
+    "take": _take,
+    "take_along_axis": _take_along_axis,
+    "matmul": _matmul,
+    "where": _where,
+    **{name: _in_float32(getattr(_numpy, name)) for name in ("sum", "mean", "prod")},
+    **{name: _not_of_bfloat16(getattr(_numpy, name)) for name in ("sort", "argsort")},
+}
 
 
 # --------------------------------------------------------------------------------------------------- indexing

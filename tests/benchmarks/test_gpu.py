@@ -22,12 +22,9 @@ OURS = ["gpubp", "gpubp captured"]
 
 @pytest.fixture(autouse=True)
 def float32_products_as_before():
-    if hasattr(bp, "matmul_precision"):
-        before = sys.modules["gpubp.products"].float32_products
-        yield
-        bp.matmul_precision(before)
-    else:
-        yield
+    before = sys.modules["gpubp.products"].float32_products
+    yield
+    bp.matmul_precision(before)
 
 
 def rehearse(tmp_path, rows, contenders, start=Local, device="cpu", **options):
@@ -119,13 +116,12 @@ class Hook:
 @pytest.mark.parametrize("row", ROWS)
 def test_gpubp_runs_every_row_on_cuda(row, name, tmp_path, cuda):
     figures = rehearse(tmp_path, [row], [name], device="cuda")
-    failed = figures["rows"][row]["contenders"][name].get("failed", "")
-    if failed.startswith(("NotCapturable", "NotImplementedError")) and hasattr(CUPY, "no_host_reads"):
-        pytest.skip(f"not yet: {failed}")
     check(figures, [name], 0.0)
     assert figures["machine"]["driver's CUDA"]
-    expected = rehearse(tmp_path, [row], ["gpubp"])["rows"][row]["contenders"]["gpubp"]["losses"]
-    np.testing.assert_allclose(figures["rows"][row]["contenders"][name]["losses"], expected, rtol=2e-2)
+    found = figures["rows"][row]["contenders"][name]["losses"]
+    expected = rehearse(tmp_path, [row], ["gpubp"])["rows"][row]["contenders"]["gpubp"]["losses"]  # in float64
+    np.testing.assert_allclose(found[:1], expected[:1], rtol=5e-3)
+    np.testing.assert_allclose(found[1:3], expected[1:3], rtol=5e-2)  # with toys' batches rounding grows fast
 
 
 def test_the_peak_of_memory_is_what_a_hook_sees(cuda):
@@ -236,7 +232,7 @@ def test_the_work_of_a_step():
 def test_every_row_and_contender_has_a_place_in_the_table():
     row = {"contenders": {"gpubp": {"ms": 1.5, "quartiles": [1.0, 2.0], "host_us": 7.0, "peak_mb": None}},
            "ratios": {}, "goal": "not all ran"}  # fmt: skip
-    where = {"machine": {"gpu": "a GPU"}, "commit": "c", "date": "d", "contenders": ["gpubp"]}
+    where = {"machine": {"gpu": "a GPU"}, "commit": "c", "date": "d", "contenders": ["gpubp"], "small": False}
     page = markdown({**where, "rows": dict.fromkeys(ROWS, row)})
     for r in ROWS.values():
         assert f"| {r.title} | 1.5 (1–2) |" in page
@@ -264,5 +260,6 @@ def test_the_command_rehearses(tmp_path, capsys):
     assert main([*command, "--seconds", "0.02", "--out", str(out)]) == 0
     assert f"wrote {out}.json" in capsys.readouterr().out
     figures = json.loads(out.with_suffix(".json").read_text())
+    assert "| toy |" in out.with_suffix(".md").read_text()
     assert list(figures["rows"]["xor"]["contenders"]) == ["gpubp"]  # the other needs a GPU
     assert Job("xor", "gpubp", "cuda", False).precision == "float32"

@@ -120,6 +120,34 @@ def test_a_step_reads_nothing_on_the_host(make, x):
 
 
 @each
+def test_it_can_be_captured(make, x, backend):
+    """Steps as a CUDA graph are the steps, with what is random in them and what they count."""
+    if backend.name != "cupy":
+        pytest.skip("steps are captured on CuPy alone")
+    runs = []
+    for capture in (bp.capture, lambda step, required: step):
+        net = map_distinct(backend.asarray, built(make, x, "float32"))
+        opt = optim.SGD(net, 1e-3, momentum=0.5) if net.parameters() else None
+
+        def train_step(x, net=net, opt=opt):
+            value, grads = bp.value_and_grad(loss)(net, x) if opt is not None else (loss(net, x), None)
+            if opt is not None:
+                opt.step(grads)
+            return value
+
+        step = capture(train_step, required=True)
+        batches = [x if x is NUMBERS else (x * (1 - 0.1 * k)).astype("float32") for k in range(3)]
+        values = [backend.to_numpy(step(backend.asarray(batches[k % 3]))) for k in range(7)]
+        runs.append((values, {path: backend.to_numpy(a) for path, a in net.state().items()}))
+        if capture is bp.capture:
+            assert step.launches == 4
+    (values, state), (expected, expected_state) = runs
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    for path, a in expected_state.items():
+        np.testing.assert_allclose(state[path], a, rtol=1e-4, atol=1e-5 * np.max(np.abs(a), initial=0), err_msg=path)
+
+
+@each
 def test_it_goes_through_copies_files_and_pickles(make, x, tmp_path):
     net = built(make, x)
     loss(net, x)  # counts, and moves running statistics

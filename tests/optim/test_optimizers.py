@@ -5,9 +5,9 @@ import pytest
 
 import gpubp as bp
 from gpubp import nn, optim
-from gpubp.functions.update import adam, sgd
-from gpubp.optim.optimizer import CHUNK, SMALL
+from gpubp.functions.update import Store
 
+SMALL = CHUNK = 16384  # of NumPy's store
 SHAPES = [(3, 4), (4,), (), (SMALL + CHUNK + 5,), (2, SMALL)]
 OPTIONS = {
     "sgd": (optim.SGD, {}),
@@ -62,8 +62,7 @@ def test_fifty_steps_equal_pytorchs(cls, options):
 @each
 def test_the_step_in_place_is_the_definition(cls, options, monkeypatch):
     expected = run(cls, options, 5)
-    for update in (sgd, adam):
-        monkeypatch.setattr(update, "in_place", {})
+    monkeypatch.setattr(Store, "of_library", {})
     for a, b in zip(run(cls, options, 5), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14)
 
@@ -120,10 +119,10 @@ def test_a_shared_array_is_stepped_once():
 def test_an_array_shared_by_two_layers_stays_shared():
     tree = {"a": np.ones(2)}
     tree["b"] = tree["a"]
-    for update in (None, {}):
+    for stores in (None, {}):
         with pytest.MonkeyPatch.context() as patch:
-            if update is not None:
-                patch.setattr(sgd, "in_place", update)
+            if stores is not None:
+                patch.setattr(Store, "of_library", stores)
             opt = optim.SGD(tree, 1.0)
             opt.step({"a": np.ones(2), "b": np.ones(2)})
             assert tree["a"] is tree["b"]
@@ -183,7 +182,7 @@ def test_dtypes_stay():
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_replaced_array_is_noticed(in_place, monkeypatch):
     if not in_place:
-        monkeypatch.setattr(sgd, "in_place", {})
+        monkeypatch.setattr(Store, "of_library", {})
     net, grads = net_and_grads()
     opt = optim.SGD(net, 1.0, momentum=0.9)
     net.layers[0].W = np.zeros((2, 3))

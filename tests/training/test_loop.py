@@ -5,6 +5,7 @@ import pytest
 
 import gpubp as bp
 from gpubp import losses, nn, optim
+from gpubp.capture import NotCapturable
 from gpubp.training.digits import train_digits
 from gpubp.training.loop import accuracy
 
@@ -158,3 +159,11 @@ def test_training_digits_writes_its_run_folder(tmp_path, capsys):
 @pytest.mark.slow
 def test_digits_reach_97_percent_over_five_seeds(tmp_path):
     assert np.mean([train_digits(tmp_path, seed=seed, progress=False) for seed in range(5)]) >= 0.97
+
+
+def test_capture_is_left_out_on_the_cpu_and_insisted_on_in_vain():
+    assert fit(capture=False)[1] == fit()[1]
+    with pytest.raises(NotCapturable, match="since its arrays are not on a GPU, through CuPy"):
+        fit(capture=True)
+    with pytest.raises(ValueError, match="capture must be True, False or 'auto', got 'yes'"):
+        fit(capture="yes")

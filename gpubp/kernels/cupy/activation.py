@@ -1,4 +1,4 @@
-"""Activations: one kernel forward, one backward, alone or with a bias added before."""
+"""Activations: one kernel forward, one backward."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from ...functions import activation
 from ...functions.activation import SELU_ALPHA, SELU_SCALE, check_alpha
-from .common import elementwise, is_floating
+from .common import alike, contiguous, elementwise, is_floating, reduction
+from .totals import Sum
 
 #: C++ for y, of z in W.
 VALUE = {
     "identity": "z",
-    "sigmoid": "z < W(0) ? exp(z) / (W(1) + exp(z)) : W(1) / (W(1) + exp(-z))",
+    "sigmoid": "W(1) / (W(1) + exp(-z))",
     "tanh": "tanh(z)",
     "relu": "z <= W(0) ? W(0) : z",
     "leaky_relu": "z > W(0) ? z : W(0.01) * z",
@@ -30,12 +31,8 @@ COTANGENT = {
     "selu": f"dy * (y > W(0) ? W({SELU_SCALE}) : y + W({SELU_SCALE * SELU_ALPHA}))",
 }
 
-#: y = f(x), y = f(x + b) with b broadcast, and dz, by activation.
+#: y = f(x), and dz, by activation.
 PLAIN = {name: elementwise(name, "T x", "T out", f"W z = x; out = T({y})") for name, y in VALUE.items()}
-BIASED = {
-    name: elementwise(f"bias_{name}", "T x, T b", "T out", f"W z = W(x) + W(b); out = T({y})")
-    for name, y in VALUE.items()
-}
 BACKWARD = {
     name: elementwise(f"{name}_backward", "T g, T v", "T out", f"W dy = g; W y = v; out = T({dz})")
     for name, dz in COTANGENT.items()
@@ -58,12 +55,19 @@ def _override(name: str) -> None:
 for _name in ("sigmoid", "relu", "selu"):
     _override(_name)
 
+
+# -- with an option
+
 _elu = elementwise("elu_alpha", "T x, float64 alpha", "T out", "W z = x; out = T(z > W(0) ? z : W(alpha) * expm1(z))")
 _elu_cotangent = elementwise(
     "elu_alpha_backward",
     "T g, T y, float64 alpha",
     "T out",
     "W dy = g; out = T(W(y) > W(0) ? dy : dy * (W(y) + W(alpha)))",
+)
+_leaky = elementwise("leaky", "T x, float64 slope", "T out", "W z = x; out = T(z > W(0) ? z : W(slope) * z)")
+_leaky_cotangent = elementwise(
+    "leaky_backward", "T g, T x, float64 slope", "T out", "W dy = g; out = T(W(x) > W(0) ? dy : W(slope) * dy)"
 )
 
 
@@ -79,4 +83,45 @@ def _elu_backward(xp: Any, needs: Any, dY: Any, y: Any, *, alpha: float = 1.0) -
     return (_elu_cotangent(dY, y, alpha),)
 
 
+def _leaky_forward(xp: Any, needs: Any, x: Any, /, *, slope: float = 0.01) -> Any:
+    return (_leaky(x, slope), x) if is_floating(x) else NotImplemented
+
+
+def _leaky_backward(xp: Any, needs: Any, dY: Any, x: Any, *, slope: float = 0.01) -> Any:
+    return (_leaky_cotangent(dY, x, slope),)
+
+
 activation.elu.override("cupy", _elu_forward, _elu_backward)
+activation.leaky_relu.override("cupy", _leaky_forward, _leaky_backward)
+
+
+# -- with a parameter
+
+_prelu = elementwise("prelu", "T x, T slope", "T out", "W z = x; out = T(z > W(0) ? z : W(slope) * z)")
+_prelu_cotangent = elementwise(
+    "prelu_backward", "T g, T x, T slope", "T out", "W dy = g; out = T(W(x) > W(0) ? dy : W(slope) * dy)"
+)
+_prelu_slope = "W(x) > W(0) ? W(0) : W(g) * W(x)"
+_prelu_slopes = reduction("prelu_slopes", "T g, T x", "T out", _prelu_slope, "a + b", "out = T(a)", "0")
+_prelu_one_slope = Sum("prelu_one_slope", ("g", "x"), _prelu_slope)
+
+
+def _prelu_forward(xp: Any, needs: Any, x: Any, slope: Any, /) -> Any:
+    if not alike(x, slope) or not x.ndim or slope.ndim != 1 or slope.shape[0] not in (1, x.shape[-1]):
+        return NotImplemented
+    return _prelu(x, slope), (x, slope)
+
+
+def _prelu_backward(xp: Any, needs: Any, dY: Any, residuals: Any) -> Any:
+    x, slope = residuals
+    dx = _prelu_cotangent(dY, x, slope) if needs[0] else None
+    if not needs[1]:
+        return dx, None
+    if slope.shape[0] == x.shape[-1] and x.ndim > 1:
+        return dx, _prelu_slopes(dY, x, axis=tuple(range(x.ndim - 1)))
+    if slope.shape[0] > 1:
+        return dx, _prelu_slopes(dY[None], x[None], axis=0)
+    return dx, _prelu_one_slope(contiguous(dY), contiguous(x)).reshape(1)
+
+
+activation.prelu.override("cupy", _prelu_forward, _prelu_backward)

@@ -56,6 +56,34 @@ __device__ W block_sum(W v) { return block_<add_>(v, W(0)); }
 __device__ W block_max(W v) { return block_<maximum_>(v, -infinity()); }
 """
 
+# Random numbers, the same as NumPy's, and how `gpubp.boundary.bernoulli` takes them.
+_PHILOX = r"""
+struct key_ { unsigned long long a, b; long long step, stream; };  // all that a draw depends on
+struct words_ { unsigned long long of[4]; };
+__device__ words_ philox(key_ key, unsigned long long block)  // Philox 4x64-10 of the counter (block, step, stream, 0)
+{
+    const unsigned long long A = 0xD2E7470EE14C6C93ull, B = 0xCA5A826395121157ull;
+    unsigned long long c0 = block, c1 = key.step, c2 = key.stream, c3 = 0, a = key.a, b = key.b;
+#pragma unroll
+    for (int round = 0; round < 10; ++round) {
+        unsigned long long high = __umul64hi(A, c0), low = A * c0, high2 = __umul64hi(B, c2), low2 = B * c2;
+        c0 = high2 ^ c1 ^ a, c1 = low2, c2 = high ^ c3 ^ b, c3 = low;
+        a += 0x9E3779B97F4A7C15ull, b += 0xBB67AE8584CAA73Bull;
+    }
+    return {{c0, c1, c2, c3}};
+}
+// Of a draw's elements 8 m ... 8 m + 7: bit k says whether the k-th is kept, that is, its number is at most `largest`.
+__device__ unsigned kept8(key_ key, long long m, long long largest)
+{
+    words_ words = philox(key, m + 1);  // NumPy counts before it draws
+    unsigned bits = 0;
+#pragma unroll
+    for (int k = 0; k < 8; ++k)
+        bits |= unsigned((long long)(words.of[k / 2] >> (k % 2 ? 32 : 0) & 0xffffffffull) <= largest) << k;
+    return bits;
+}
+"""
+
 _HEADERS = "#include <cupy/carray.cuh>\n#include <cupy/float16.cuh>\n#include <cupy/bfloat16.cuh>\n"
 
 
@@ -116,13 +144,13 @@ class Kernel:
         KERNELS[name] = self
 
     def __call__(self, grid: Any, threads: int, /, *args: Any, shared: int = 0, **types: Any) -> None:
-        """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing."""
+        """Launch on a number (or tuple of up to three) of blocks of threads; on none, do nothing. None is null."""
         grid = grid if type(grid) is tuple else (grid,)
         if 0 not in grid:
-            self.compiled(**types)(grid, (threads,), args, shared_mem=shared)
+            self.compiled(**types)(grid, (threads,), or_null(*args), shared_mem=shared)
 
     def compiled(self, **types: Any) -> Any:
-        """Return the `cupy.RawKernel` for dtypes, to be launched many times."""
+        """Return the `cupy.RawKernel` for dtypes, to be launched many times, with arguments that are `or_null`."""
         key = tuple(types.values())
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -135,7 +163,12 @@ class Kernel:
         if types.keys() != self.types.keys():
             raise TypeError(f"kernel {self.name} wants the dtypes {', '.join(self.types)}, got {', '.join(types)}")
         typedefs = "".join(f"typedef {_NAMES.get(dtype, dtype)} {name};\n" for name, dtype in types.items())
-        return _HEADERS + typedefs + _WIDE + _COLLECTIVE + _DYNAMIC + self.source
+        return _HEADERS + typedefs + _WIDE + _COLLECTIVE + _PHILOX + _DYNAMIC + self.source
+
+
+def or_null(*args: Any) -> tuple[Any, ...]:
+    """Return arguments of a kernel with 0 for None, of which CuPy makes an address other than null (its issue 9046)."""
+    return tuple([0 if a is None else a for a in args])
 
 
 _DYNAMIC = r"""
@@ -160,6 +193,11 @@ def is_floating(x: Any) -> bool:
     if found is None:
         found = _FLOATING[x.dtype] = str(x.dtype) in FLOATS
     return found
+
+
+def alike(x: Any, *others: Any) -> bool:
+    """Whether these are CuPy arrays of one dtype that kernels are written for."""
+    return is_floating(x) and all(type(y) is cupy.ndarray and y.dtype == x.dtype for y in others)
 
 
 def wide(x: Any) -> Any:

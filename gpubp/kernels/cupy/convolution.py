@@ -16,9 +16,10 @@ import cupy
 from ...functions.convolution import convolution, convolution_transpose, transposed, windows_between, windows_on
 from ...functions.window import Windows
 from . import cudnn, lt
-from .activation import BACKWARD, BIASED, PLAIN
+from .activation import BACKWARD, PLAIN
+from .bias import add_bias, cotangents
 from .common import FLOATS, Kernel, blocks, contiguous, is_floating, wide
-from .dense import EPILOG, backward_of_biased
+from .dense import EPILOG
 from .product import product
 from .sums import column_sums, sum_of_parts
 from .window import LIMIT, SOURCE, WIDTHS, count, parts, small_enough, struct, width
@@ -66,7 +67,7 @@ def _backward(
     x, W, y, w, shape = residuals
     dZ, db, of_b = contiguous(dY), None, len(needs) > 2 and needs[2]
     if y is not None and of_b:
-        dZ, db = backward_of_biased(activation, dZ, y)
+        dZ, db = cotangents(activation, dZ, y)
     elif y is not None:
         dZ = BACKWARD[activation](dZ, y)
     elif of_b:
@@ -97,7 +98,7 @@ def _transpose_forward(
         return NotImplemented
     y = _spread(contiguous(x), transposed(cupy, W, groups), w, groups)
     if b is not None:
-        BIASED["identity"](y, b, y)
+        add_bias(y, b, "identity")
     return y, (x if needs[1] else None, W if needs[0] else None, w)
 
 
@@ -143,7 +144,7 @@ def _gathered(x: Any, W: Any, w: Windows, groups: int, b: Any = None, activation
 def _finished(z: Any, b: Any, activation: str) -> Any:
     """The activation of ``z + b``, in the place of z."""
     if b is not None:
-        BIASED[activation](z, b, z)
+        add_bias(z, b, activation)
     elif activation != "identity":
         PLAIN[activation](z, z)
     return z

@@ -14,57 +14,11 @@ import cupy
 
 from ...functions.dense import dense
 from . import lt
-from .activation import BACKWARD, BIASED, COTANGENT, PLAIN
-from .common import Kernel, is_floating
+from .activation import BACKWARD, PLAIN
+from .bias import add_bias, cotangents
+from .common import is_floating
 from .product import product
-from .sums import column_sums, partition, sum_of_parts
-
-_SOURCE = r"""
-extern "C" __global__ void __launch_bounds__(256) NAME(
-    const T* g, const T* v, T* dz, T* out, W* parts, long long rows, long long n, long long chunks)
-{
-    __shared__ W strands[8][32];  // a warp has 32 neighbours of every eighth row
-    long long share = (rows + chunks - 1) / chunks;
-    long long from = blockIdx.y * share, to = min(from + share, rows);
-    long long column = blockIdx.x * 32LL + threadIdx.x % 32;
-    int strand = threadIdx.x / 32;
-    W sum = 0;
-    if (column < n) {
-        #pragma unroll 4
-        for (long long row = from + strand; row < to; row += 8) {
-            long long at = row * n + column;
-            W dy = g[at], y = v[at], d = COTANGENT;
-            dz[at] = T(d);
-            sum += d;
-        }
-    }
-    strands[strand][threadIdx.x % 32] = sum;
-    __syncthreads();
-    if (strand || column >= n) return;
-    for (int k = 1; k < 8; ++k) sum += strands[k][threadIdx.x];
-    if (chunks > 1) parts[blockIdx.y * n + column] = sum;
-    else out[column] = T(sum);
-}
-"""
-
-#: dz and its sums over the rows, from dy and y, by activation.
-BACKWARD_OF_BIASED = {
-    name: Kernel(f"bias_{name}_backward", _SOURCE.replace("NAME", f"bias_{name}_backward").replace("COTANGENT", d))
-    for name, d in COTANGENT.items()
-    if name != "identity"
-}
-
-
-def backward_of_biased(activation: str, dY: Any, y: Any) -> tuple[Any, Any]:
-    """The cotangents of z and of b, where y is an activation of z + b, from C-contiguous arrays of shape (..., n)."""
-    n = y.shape[-1]
-    rows = math.prod(y.shape[:-1])
-    dZ, db = cupy.empty(y.shape, y.dtype), cupy.empty(n, y.dtype)
-    grid, parts = partition(rows, n, y.dtype)
-    BACKWARD_OF_BIASED[activation](grid, 256, dY, y, dZ, db, parts, rows, n, grid[1], T=y.dtype)
-    if parts is not None:
-        sum_of_parts(parts, db, (1, 1, n), n, n, False)
-    return dZ, db
+from .sums import column_sums
 
 
 def _forward(xp: Any, needs: Any, x: Any, W: Any, b: Any = None, /, *, activation: str = "identity") -> Any:
@@ -74,7 +28,7 @@ def _forward(xp: Any, needs: Any, x: Any, W: Any, b: Any = None, /, *, activatio
     if y is None:
         y = product(x.reshape(1, x.size) if x.ndim == 1 else x, W)
         if b is not None:
-            BIASED[activation](y, b, y)
+            add_bias(y, b, activation)
         elif activation != "identity":
             PLAIN[activation](y, y)
         if x.ndim == 1:
@@ -113,7 +67,7 @@ def _fits(x: Any, W: Any, b: Any, activation: str) -> bool:
         return False
     if b is not None and (type(b) is not kind or b.dtype != dtype or b.shape != W.shape[1:]):
         return False
-    return activation in BIASED
+    return activation in PLAIN
 
 
 def _backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, activation: str = "identity") -> Any:
@@ -123,7 +77,7 @@ def _backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, activation: str =
     if y is None:
         dZ, db = dY, None
     elif of_b:
-        dZ, db = backward_of_biased(activation, dY, y)
+        dZ, db = cotangents(activation, dY, y)
     else:
         dZ, db = BACKWARD[activation](dY, y), None
     flat = rows_of(dZ)

@@ -40,7 +40,8 @@ class Recorder:
         """Whether two arrays may have memory in common; those of the host have none."""
         return isinstance(a, cupy.ndarray) and bool(cupy.may_share_memory(a, b))
 
-    #: A context in which a step that is not recorded computes as one that is, to the same bits but for sums by atomics.
+    #: A context in which a step computes with the kernels of a recording: to the same bits, but for sums by atomics.
+    #: It must have done so before a recording, in which kernels should not be loaded.
     as_recorded = staticmethod(product.as_captured)
 
     def record(self, run: Callable[[], Any]) -> tuple[Callable[[], None], Any]:

@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 
 from . import product as products
-from .bindings import _of_thread, bindings, handle, room
+from .bindings import bindings, handle, of_thread, room
 
 #: cublasLtEpilogue_t
 BIAS, RELU, RELU_BIAS, BGRADA = 4, 2, 6, 256
@@ -48,6 +48,7 @@ class Plan:
             ):
                 _set(lt.matmul_desc_set_attribute, self.description, attribute, kind(value))
             self.bias = np.empty(1, np.uint64)
+            self.bias_address = self.bias.ctypes.data
             self.point(bias)
             for rows, columns, line in (
                 (k, m, a_line) if a_turned else (m, k, a_line),
@@ -62,7 +63,8 @@ class Plan:
 
     def _choose(self, alignments: list[int]) -> None:
         lt, (a, b, d) = self.lt, self.layouts
-        self.best = np.zeros(1, lt.matmul_heuristic_result_dtype)
+        self.best = np.zeros(1, lt.matmul_heuristic_result_dtype)  # begins with the algorithm
+        self.algorithm = self.best.ctypes.data
         count = np.zeros(1, np.int32)
         wishes = lt.matmul_preference_create()
         try:
@@ -71,7 +73,7 @@ class Plan:
             for attribute, value in zip(_MIN_ALIGNMENT, (of_a, of_b, of_d, of_d), strict=True):
                 _set(lt.matmul_preference_set_attribute, wishes, attribute, np.uint32(value))
             lt.matmul_algo_get_heuristic(
-                handle("cublasLt"), self.description, a, b, d, d, wishes, 1, self.best.ctypes.data, count.ctypes.data
+                handle("cublasLt"), self.description, a, b, d, d, wishes, 1, self.algorithm, count.ctypes.data
             )
         finally:
             lt.matmul_preference_destroy(wishes)
@@ -83,7 +85,7 @@ class Plan:
     def point(self, bias: int) -> None:
         """Set the address of the bias, or of its gradient."""
         self.bias[0] = bias
-        self.lt.matmul_desc_set_attribute(self.description, _BIAS_POINTER, self.bias.ctypes.data, 8)
+        self.lt.matmul_desc_set_attribute(self.description, _BIAS_POINTER, self.bias_address, 8)
 
     def free(self) -> None:
         """Give the descriptions back; kernels on their way do not need them."""
@@ -137,7 +139,7 @@ def product_with(epilog: int, a: Any, b: Any, out: Any, bias: Any) -> bool:
     stream = cupy.cuda.get_current_stream().ptr
     lt.matmul(
         *(handle("cublasLt"), plan.description, kind.one, pb, b_layout, pa, a_layout, kind.zero, pd, layout),
-        *(pd, layout, plan.best.ctypes.data, work, plan.workspace, stream),
+        *(pd, layout, plan.algorithm, work, plan.workspace, stream),
     )
     return True
 
@@ -148,12 +150,11 @@ def _alignment(address: int) -> int:
 
 def _plan(lt: Any, form: tuple[Any, ...], bias: int) -> Plan | None:
     """The plan for a form, None where there is none: found once, unless that was too long ago."""
-    plans: OrderedDict[Any, Plan | None] = _of_thread.__dict__.setdefault("plans", OrderedDict())
-    try:
+    plans: OrderedDict[Any, Plan | None] = of_thread.plans
+    if form in plans:
         plans.move_to_end(form)
         return plans[form]
-    except KeyError:
-        pass
+    plan: Plan | None
     try:
         plan = Plan(lt, form, bias)
     except (lt.cuBLASLtError, NotImplementedError):

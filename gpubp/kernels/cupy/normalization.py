@@ -157,7 +157,7 @@ _merged = Kernel(
     _MOMENTS
     + r"""
 extern "C" __global__ void merge_moments(
-    const T* x, W* means, const W* squares, W* inverses, T* mean, T* variance, long long chunks, long long rows,
+    const T* x, W* means, const W* squares, W* inverses, W* mean, W* variance, long long chunks, long long rows,
     long long n, long long chunk, double eps)
 {
     long long column = blockIdx.x * (long long)blockDim.x + threadIdx.x;
@@ -167,8 +167,8 @@ extern "C" __global__ void merge_moments(
         m.add(W(min(chunk, rows - k * chunk)), means[k * n + column], squares[k * n + column]);
     means[column] = m.mean;
     inverses[column] = W(1) / sqrt(m.square / m.count + W(eps));
-    mean[column] = T(W(x[column]) + m.mean);
-    variance[column] = T(m.square / m.count);
+    mean[column] = W(x[column]) + m.mean;
+    variance[column] = m.square / m.count;
 }
 """,
 )
@@ -196,7 +196,7 @@ _columns_backward = Kernel(
     r"""
 extern "C" __global__ void normalize_columns_backward(
     const T* dy, const T* x, const W* mean, const W* inverse, const T* gain, const W* dgain, const W* dbias,
-    const T* dmean, const T* dvariance, T* dx, long long size, long long n)
+    const W* dmean, const W* dvariance, T* dx, long long size, long long n)
 {
     W share = W(1) / W(size / n);
     EACH(k, size)
@@ -207,8 +207,8 @@ extern "C" __global__ void normalize_columns_backward(
             v = inverse[c] * (W(dy[k]) - share * (dbias[c] + normal * dgain[c]));
             if (gain) v *= W(gain[c]);
         }
-        if (dmean) v += share * W(dmean[c]);
-        if (dvariance) v += share * W(2) * normal * W(dvariance[c]) / inverse[c];
+        if (dmean) v += share * dmean[c];
+        if (dvariance) v += share * W(2) * normal * dvariance[c] / inverse[c];
         dx[k] = T(v);
     }
 }
@@ -377,7 +377,7 @@ def _batch_norm(xp: Any, needs: Any, x: Any, gain: Any = None, bias: Any = None,
     rows = x.size // n
     chunk, chunks = _chunks(rows, n)
     means, squares, inverses = cupy.empty((chunks, n), kind), cupy.empty((chunks, n), kind), cupy.empty(n, kind)
-    mean, variance = cupy.empty(n, x.dtype), cupy.empty(n, x.dtype)
+    mean, variance = cupy.empty(n, kind), cupy.empty(n, kind)
     _columns((-(-n // 32), chunks), 256, x, means, squares, rows, n, chunk, T=x.dtype)
     _merged(blocks(n, 128), 128, x, means, squares, inverses, mean, variance, chunks, rows, n, chunk, eps, T=x.dtype)
     y = cupy.empty(x.shape, x.dtype)
@@ -408,7 +408,7 @@ def _inference(
     xp: Any, needs: Any, x: Any, mean: Any, variance: Any, gain: Any = None, bias: Any = None, /, *, eps: float = 1e-5
 ) -> Any:
     normalization.check_inference(x, mean, variance, gain, bias, eps)
-    if not _suitable(x, mean, variance, gain, bias):
+    if not _suitable(x, mean, variance, gain, bias) or mean.dtype != wide(x):
         return NotImplemented
     x, n = contiguous(x), x.shape[-1]
     y, center, inverse = cupy.empty(x.shape, x.dtype), cupy.empty(n, wide(x)), cupy.empty(n, wide(x))
@@ -421,12 +421,12 @@ _of_statistics = Kernel(
     "statistics_in_wide",
     r"""
 extern "C" __global__ void statistics_in_wide(
-    const T* mean, const T* variance, W* center, W* inverse, long long n, double eps)
+    const W* mean, const W* variance, W* center, W* inverse, long long n, double eps)
 {
     long long c = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (c >= n) return;
-    center[c] = W(mean[c]);
-    inverse[c] = W(1) / sqrt(W(variance[c]) + W(eps));
+    center[c] = mean[c];
+    inverse[c] = W(1) / sqrt(variance[c] + W(eps));
 }
 """,
 )
@@ -449,14 +449,14 @@ _of_sums = Kernel(
     "statistics_cotangents",
     r"""
 extern "C" __global__ void statistics_cotangents(
-    const W* sums, const W* inverse, const T* gain, T* dmean, T* dvariance, long long n)
+    const W* sums, const W* inverse, const T* gain, W* dmean, W* dvariance, long long n)
 {
     long long c = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (c >= n) return;
     W scale = inverse[c];
     if (gain) scale *= W(gain[c]);
-    if (dmean) dmean[c] = T(-scale * sums[n + c]);
-    if (dvariance) dvariance[c] = T(W(-0.5) * scale * inverse[c] * sums[c]);
+    if (dmean) dmean[c] = -scale * sums[n + c];
+    if (dvariance) dvariance[c] = W(-0.5) * scale * inverse[c] * sums[c];
 }
 """,
 )
@@ -471,7 +471,7 @@ def _inference_backward(xp: Any, needs: Any, dY: Any, residuals: Any, *, eps: fl
         _scaled(blocks(dY.size, 256), 256, dY, inverse, gain, dx, dY.size, n, T=dY.dtype)
     if any(needs[1:]):
         sums, dgain, dbias = _affine((False, *needs[3:]), dY, x, center, inverse, dY.size, n, False)
-        dmean, dvariance = (cupy.empty(n, dY.dtype) if needs[k] else None for k in (1, 2))
+        dmean, dvariance = (cupy.empty(n, wide(dY)) if needs[k] else None for k in (1, 2))
         _of_sums(blocks(n, 128), 128, sums, inverse, gain, dmean, dvariance, n, T=dY.dtype)
     return dx, dmean, dvariance, dgain, dbias
 

@@ -23,12 +23,12 @@ extern "C" __global__ void rotary(
         long long place = k / half, i = k - place * half;
         double at = offset + (double)(positions ? (long long)positions[place] : place % time);
         double angle = at * exp(rate * (double)i);
-        T c = T(W(cos(angle))), s = T(W(sin(angle) * sign));
+        W c = W(cos(angle)), s = W(sin(angle) * sign);
         for (long long h = 0; h < heads; ++h) {
             long long k0 = (place * heads + h) * 2 * half + i;
             W a = W(x[k0]), b = W(x[k0 + half]);
-            y[k0] = T(a * W(c) - b * W(s));
-            y[k0 + half] = T(b * W(c) + a * W(s));
+            y[k0] = T(a * c - b * s);
+            y[k0 + half] = T(b * c + a * s);
         }
     }
 }

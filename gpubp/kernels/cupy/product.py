@@ -2,8 +2,8 @@
 
 Sums are formed in float32 for the 16-bit dtypes, in the own dtype otherwise; in TF32 if `matmul_precision` allows it.
 
-cuBLAS computes them through CuPy, which refuses it while a stream is captured. Then nvmath-python's bindings of the
-same cuBLAS do, if they are installed; else a kernel of this module.
+cuBLAS computes them through CuPy, which refuses it while a stream is captured. Then other bindings of the same cuBLAS
+do (`bindings`); where there are none, a kernel of this module.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
         Of shapes (..., m, k) and (..., k, n), whose first axes broadcast. Views of which one of the last two axes is
         contiguous are taken as they are, so that ``x.T`` or a slice of rows or columns costs nothing.
     out
-        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`.
+        Where to write, of shape (..., m, n), with a contiguous last axis; it must not overlap `a` or `b`. Of the dtype
+        of these, or of float32 for those of 16 bits.
     accumulate
         Whether to add to `out` instead of overwriting it, in the same pass.
 
@@ -114,23 +115,22 @@ def product(a: Any, b: Any, *, out: Any = None, accumulate: bool = False) -> Any
     if batch != bshape[:-2]:
         batch = np.broadcast_shapes(batch, bshape[:-2])
     shape = (*batch, ashape[-2], bshape[-1])
-    given = out
-    out = cupy.empty(shape, a.dtype) if out is None else _checked(out, shape, a.dtype)
-    if not out.size:
-        return out
-    if not ashape[-1]:
-        if given is None or not accumulate:
-            out.fill(0)
-        return out
-    c, transposed, c_row, c_step = _laid_out(out, batch)
-    if c is not out or transposed:
-        raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
-    _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
-    return out
+    if out is None:
+        c, c_row, c_step = cupy.empty(shape, a.dtype), shape[-1], shape[-2] * shape[-1]
+        accumulate = False
+    else:
+        c, transposed, c_row, c_step = _laid_out(_checked(out, shape, a.dtype), batch)
+        if c is not out or transposed:
+            raise ValueError(f"product expects an out with contiguous rows, got strides {out.strides}")
+    if ashape[-1] and c.size:
+        _multiply(*_laid_out(a, batch), *_laid_out(b, batch), c, c_row, c_step, math.prod(batch), accumulate)
+    elif not accumulate:
+        c.fill(0)
+    return c
 
 
 def _checked(out: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    if out.shape != shape or out.dtype != dtype:
+    if out.shape != shape or (out.dtype != dtype and not (dtype.itemsize == 2 and out.dtype == np.float32)):
         raise ValueError(f"product expects an out of shape {shape} and {dtype}, got {out.shape} and {out.dtype}")
     return out
 
@@ -141,7 +141,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
     What cannot be told in these terms is copied. Steps are in elements.
     """
     size, shape, strides = x.itemsize, x.shape, x.strides
-    step = _joined(shape, strides, batch)
+    step = 0 if len(shape) == 2 else _joined(shape, strides, batch)
     rows, columns = shape[-2:]
     row, column = strides[-2] // size, strides[-1] // size
     if step is not None:
@@ -157,7 +157,7 @@ def _laid_out(x: Any, batch: tuple[int, ...]) -> tuple[Any, bool, int, int]:
 
 def _joined(shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...]) -> int | None:
     """The step, in bytes, that leads through all of `batch`, if there is one."""
-    if len(shape) == 2 or math.prod(shape[:-2]) == 1:
+    if math.prod(shape[:-2]) == 1:
         return 0
     if shape[:-2] != batch:
         return None
@@ -200,6 +200,7 @@ def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     kind = kind_of(a.dtype)
     code, _, one, zero = kind
     compute = compute_of(kind)
+    of_c = code if c.dtype == a.dtype else kind_of(c.dtype).code
     if accumulate:
         zero = one
     # cuBLAS stores by columns, where c by rows is its transpose: b is on the left
@@ -208,11 +209,11 @@ def _call_of(*operands: Any) -> tuple[tuple[str, str], tuple[Any, ...]]:
     if batches == 1:
         return ("gemmEx", "gemm_ex"), (
             *(b_turned, a_turned, m, n, k, one, pb, code, b_line, pa, code, a_line),
-            *(zero, pc, code, c_line, compute, _DEFAULT),
+            *(zero, pc, of_c, c_line, compute, _DEFAULT),
         )
     return ("gemmStridedBatchedEx", "gemm_strided_batched_ex"), (
         *(b_turned, a_turned, m, n, k, one, pb, code, b_line, b_step, pa, code, a_line, a_step),
-        *(zero, pc, code, c_line, c_step, batches, compute, _DEFAULT),
+        *(zero, pc, of_c, c_line, c_step, batches, compute, _DEFAULT),
     )
 
 
@@ -273,11 +274,11 @@ _thread = _Thread()
 @contextmanager
 def as_captured() -> Iterator[None]:
     """Have products computed as they are under capture, to the same bits."""
-    _thread.as_captured = True
+    outer, _thread.as_captured = _thread.as_captured, True
     try:
         yield
     finally:
-        _thread.as_captured = False
+        _thread.as_captured = outer
 
 
 def prepare() -> None:
@@ -295,7 +296,7 @@ _said = False
 def _why_not() -> str:
     if cublas is None:
         return "CuPy finds no cuBLAS; its extra [ctk] brings it"
-    return "CuPy cannot capture that; nvmath-python can: pip install gpubp[nvmath]"
+    return "CuPy cannot capture that, and it was found by no other way; pip install gpubp[nvmath] brings one"
 
 
 def _say_once() -> None:
@@ -317,7 +318,7 @@ _product = Kernel(
     "matrix_product",
     r"""
 extern "C" __global__ void __launch_bounds__(256) matrix_product(
-    const T* a, const T* b, T* c, W* parts, long long m, long long n, long long k,
+    const T* a, const T* b, T* c, W* wide, W* parts, long long m, long long n, long long k,
     long long a_row, long long a_column, long long a_step, long long b_row, long long b_column, long long b_step,
     long long c_row, long long c_step, long long batches, long long splits, long long accumulate)
 {
@@ -375,8 +376,9 @@ extern "C" __global__ void __launch_bounds__(256) matrix_product(
                 if (splits > 1) {
                     parts[((split * batches + batch) * m + r) * n + s] = sums[i][j];
                 } else {
-                    T* to = c + batch * c_step + r * c_row + s;
-                    *to = T(accumulate ? W(*to) + sums[i][j] : sums[i][j]);
+                    long long to = batch * c_step + r * c_row + s;
+                    if (wide) wide[to] = accumulate ? wide[to] + sums[i][j] : sums[i][j];
+                    else c[to] = T(accumulate ? W(c[to]) + sums[i][j] : sums[i][j]);
                 }
             }
     }
@@ -396,7 +398,8 @@ def _tiled(
     parts = parts_for(splits, (batches, m, n), a.dtype)
     of_a, of_b = (1, a_line) if a_turned else (a_line, 1), (1, b_line) if b_turned else (b_line, 1)
     args = (m, n, k, *of_a, a_step, *of_b, b_step, c_line, c_step, batches, splits, int(accumulate))
-    _product((jobs, min(batches * splits, 65535)), 256, a, b, c, parts, *args, T=a.dtype)
+    into = (c, None) if c.dtype == a.dtype else (None, c)
+    _product((jobs, min(batches * splits, 65535)), 256, a, b, *into, parts, *args, T=a.dtype)
     if parts is not None:
         sum_of_parts(parts, c, (batches, m, n), c_line, c_step, accumulate)
 

@@ -19,7 +19,7 @@ import cupy
 
 from ...functions import recurrent
 from ...functions.recurrent import check_sequence, check_step
-from .common import Kernel, blocks, contiguous, is_floating, wide
+from .common import Kernel, blocks, contiguous, is_floating, or_null, wide
 from .product import product, repeated
 from .sums import column_sums
 
@@ -258,7 +258,7 @@ def _forwards(
     of_step = list(H), [p] * time if cell is GRU else list(A.reshape(batch, time, -1).transpose(1, 0, 2))
     launch, grid, threads = cell.forward.compiled(T=dtype), (blocks(batch * n, THREADS, 2**31 - 1),), (THREADS,)
     multiply = repeated(of_step[0][0], U, of_step[1][0], accumulate=cell is not GRU)
-    args, zero = (A, b, H, C, y, mask, *also, batch, time, n), h0 is None
+    args, zero = or_null(A, b, H, C, y, mask, *also, batch, time, n), h0 is None
     for t, before, after in _steps(time, reverse, keep):
         if not zero:
             multiply(of_step[0][before], of_step[1][t])
@@ -290,11 +290,11 @@ def _backwards(cell: _Cell, dY: Any, dH: Any, dC: Any, kept: _Kept, reverse: boo
     if cell is GRU:
         also = (kept.Q,)
     launch, grid, threads = cell.backward.compiled(T=dtype), (blocks(batch * n, THREADS, 2**31 - 1),), (THREADS,)
-    args = (kept.A, kept.b, H, kept.C, dY, *strides, dh, dc, dZ, mask, *also, batch, time, n)
+    args = or_null(kept.A, kept.b, H, kept.C, dY, *strides, dh, dc, dZ, mask, *also, batch, time, n)
     arrived, into, last = _contiguous(dH), cupy.empty(room, dtype), time - 1 if reverse else 0
     multiply = repeated(of_step[0], U_T, into)
     for t, after, before in _steps(time, not reverse):
-        launch(grid, threads, (*args, arrived, t, before, after))
+        launch(grid, threads, (*args, *or_null(arrived), t, before, after))
         if t != last or wanted[5]:
             multiply(of_step[t], into)
             arrived = into

@@ -10,31 +10,65 @@ import numpy as np
 
 from .common import Kernel, blocks
 
-_column_sums = Kernel(
-    "column_sums",
-    r"""
-extern "C" __global__ void __launch_bounds__(256) column_sums(
-    const T* x, T* out, W* parts, long long rows, long long n, long long chunks)
+#: So many elements are 16 bytes, a pack, which a thread takes at once.
+PACK = r"""
+template <int V> struct alignas(V * sizeof(T)) pack_ { T of[V]; };
+const int WIDE = 16 / sizeof(T);
+"""
+
+# One pass over g and v, both of `rows` rows of n elements: dz of both, and the sums of dz over the rows. A warp takes
+# 32 neighbouring packs of every eighth row. Without v there is g alone; without dz the sums alone are written.
+_SOURCE = (
+    PACK
+    + r"""
+template <int V> __device__ void go(
+    const T* g, const T* v, T* dz, T* out, W* parts, W* strands, long long rows, long long n)
 {
-    __shared__ W strands[8][32];  // a warp reads 32 neighbours of every eighth row
-    long long share = (rows + chunks - 1) / chunks;
-    long long from = blockIdx.y * share, to = min(from + share, rows);
-    long long column = blockIdx.x * 32LL + threadIdx.x % 32;
-    int strand = threadIdx.x / 32;
-    W sum = 0;
+    long long share = (rows + gridDim.y - 1) / gridDim.y, from = blockIdx.y * share, to = min(from + share, rows);
+    int lane = threadIdx.x % 32, strand = threadIdx.x / 32;
+    long long column = (blockIdx.x * 32LL + lane) * V;
+    W sums[V] = {};
     if (column < n) {
         #pragma unroll 4
-        for (long long row = from + strand; row < to; row += 8) sum += W(x[row * n + column]);
+        for (long long row = from + strand; row < to; row += 8) {
+            long long at = row * n + column;
+            pack_<V> a = *reinterpret_cast<const pack_<V>*>(g + at), b = a;
+            if (v) b = *reinterpret_cast<const pack_<V>*>(v + at);
+            #pragma unroll
+            for (int k = 0; k < V; ++k) {
+                W dy = a.of[k], y = b.of[k], d = COTANGENT;
+                a.of[k] = T(d);
+                sums[k] += d;
+            }
+            if (dz) *reinterpret_cast<pack_<V>*>(dz + at) = a;
+        }
     }
-    strands[strand][threadIdx.x % 32] = sum;
+    for (int k = 0; k < V; ++k) strands[(strand * V + k) * 32 + lane] = sums[k];
     __syncthreads();
     if (strand || column >= n) return;
-    for (int k = 1; k < 8; ++k) sum += strands[k][threadIdx.x];
-    if (chunks > 1) parts[blockIdx.y * n + column] = sum;
-    else out[column] = T(sum);
+    for (int k = 0; k < V; ++k) {
+        for (int s = 1; s < 8; ++s) sums[k] += strands[(s * V + k) * 32 + lane];
+        if (parts) parts[blockIdx.y * n + column + k] = sums[k];
+        else out[column + k] = T(sums[k]);
+    }
 }
-""",
+extern "C" __global__ void __launch_bounds__(256) NAME(
+    const T* g, const T* v, T* dz, T* out, W* parts, long long rows, long long n, long long wide)
+{
+    __shared__ W strands[8 * WIDE * 32];
+    if (wide) go<WIDE>(g, v, dz, out, parts, strands, rows, n);
+    else go<1>(g, v, dz, out, parts, strands, rows, n);
+}
+"""
 )
+
+
+def summing(name: str, cotangent: str) -> Kernel:
+    """Make a kernel for `sums_of`, with C++ for dz of dy and y."""
+    return Kernel(name, _SOURCE.replace("NAME", name).replace("COTANGENT", cotangent))
+
+
+_column_sums = summing("column_sums", "dy")
 _sum_of_parts = Kernel(
     "sum_of_parts",
     r"""
@@ -78,18 +112,28 @@ def column_sums(x: Any) -> Any:
     array
         Of shape (n,) and the dtype of `x`.
     """
-    n = x.shape[-1]
-    rows = math.prod(x.shape[:-1])
-    out = cupy.empty(n, x.dtype)
-    grid, parts = partition(rows, n, x.dtype)
-    _column_sums(grid, 256, x, out, parts, rows, n, grid[1], T=x.dtype)
+    return sums_of(_column_sums, x, None, None)
+
+
+def sums_of(kernel: Kernel, g: Any, v: Any, dz: Any) -> Any:
+    """Launch a kernel of `summing` on C-contiguous arrays of one shape; return the sums over all axes but the last."""
+    n = g.shape[-1]
+    rows = math.prod(g.shape[:-1])
+    packed = in_packs(n, *(x for x in (g, v, dz) if x is not None))
+    across = -(-n // (32 * 16 // g.itemsize if packed else 32))
+    down = max(1, min(-(-rows // 256), 1024 // max(across, 1)))  # some 256 rows to a block, at most some 1024 blocks
+    out, parts = cupy.empty(n, g.dtype), parts_for(down, (n,), g.dtype)
+    kernel((across, down), 256, g, v, dz, out, parts, rows, n, packed, T=g.dtype)
     if parts is not None:
         sum_of_parts(parts, out, (1, 1, n), n, n, False)
     return out
 
 
-def partition(rows: int, n: int, dtype: Any) -> tuple[tuple[int, int], Any]:
-    """Blocks of 32 columns and some 256 rows each, at most about 1024, and room for the sums of each part of rows."""
-    across = -(-n // 32)
-    down = max(1, min(-(-rows // 256), 1024 // max(across, 1)))
-    return (across, down), parts_for(down, (n,), dtype)
+def in_packs(n: int, *arrays: Any) -> int:
+    """Whether rows of n elements can be taken 16 bytes at a time, as a number for a kernel."""
+    if n * arrays[0].itemsize % 16:
+        return 0
+    for x in arrays:
+        if x.data.ptr % 16:
+            return 0
+    return 1

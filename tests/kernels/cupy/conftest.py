@@ -10,16 +10,14 @@ def pytest_ignore_collect(collection_path, config):
 @pytest.fixture
 def nvmath(monkeypatch):
     """The bindings of cuBLAS and cuBLASLt that nvmath-python would bring, on the host."""
-    from gpubp.kernels.cupy import bindings
+    from gpubp.kernels.cupy import bindings, lt
     from tests import fake_cublas
 
     modules = {"nvmath.bindings.cublas": fake_cublas.Bindings(), "nvmath.bindings.cublasLt": fake_cublas.LtBindings()}
     monkeypatch.setattr(bindings, "find_spec", lambda name: name == "nvmath")
     monkeypatch.setattr(bindings, "import_module", modules.__getitem__)
     bindings.bindings.cache_clear()
-    saved = dict(vars(bindings._of_thread))
-    vars(bindings._of_thread).clear()
+    monkeypatch.setattr(bindings, "of_thread", thread := bindings._Thread())
+    monkeypatch.setattr(lt, "of_thread", thread)
     yield tuple(modules.values())
-    vars(bindings._of_thread).clear()
-    vars(bindings._of_thread).update(saved)
     bindings.bindings.cache_clear()

@@ -154,6 +154,19 @@ def test_sixteen_bits_are_added_in_float32(way, name):
     assert float(product(a, b)[0, 0]) == float(dtype_of(name).type(5000))
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("left", "right"), [((70, 33), (33, 65)), ((2, 3, 5), (2, 5, 4)), ((2, 1100), (1100, 3))])
+def test_products_of_sixteen_bits_in_float32(way, left, right, name):
+    a, b = random(left, name), random(right, name, 1)
+    wanted = a.astype("f8") @ b.astype("f8")
+    own = random(wanted.shape, "float32")
+    out = laid_out(own, "slice")
+    product(cupy.asarray(a), cupy.asarray(b), out=out, accumulate=True)
+    agree(out, own + wanted, "float32", left[-1])
+    product(cupy.asarray(a), cupy.asarray(b), out=out)
+    agree(out, wanted, "float32", left[-1])
+
+
 def test_long_sums_repeat_to_the_bit(way):
     a, b = cupy.asarray(random((3, 3000), "float32")), cupy.asarray(random((3000, 2), "float32"))
     first, second = product(a, b).get(), product(a, b).get()
@@ -214,7 +227,9 @@ def captured(monkeypatch):
 def test_captured_products_go_to_the_own_kernel_and_say_so_once(captured, monkeypatch):
     monkeypatch.setattr(module, "bindings", lambda library: None)
     a, b = random((2, 6, 5), "float32"), random((2, 5, 4), "float32")
-    with pytest.warns(RuntimeWarning, match=r"slower than cuBLAS: CuPy cannot capture .* pip install gpubp\[nvmath\]"):
+    with pytest.warns(
+        RuntimeWarning, match=r"slower than cuBLAS: CuPy cannot capture .* pip install gpubp\[nvmath\] brings"
+    ):
         found = product(cupy.asarray(a), cupy.asarray(b))
     agree(found, a.astype("f8") @ b, "float32", 5)
     with warnings.catch_warnings():
@@ -339,7 +354,9 @@ def test_other_dtypes_are_left_to_cupy():
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
-@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 0), (7, 33), (1000, 3), (65, 65), (2, 300), (2, 3, 4), (5,)])
+@pytest.mark.parametrize(
+    "shape", [(0, 5), (1, 1), (3, 0), (7, 33), (1000, 3), (65, 65), (2, 300), (2, 3, 4), (5,), (600, 40), (3, 520)]
+)
 def test_column_sums(shape, name):
     x = random(shape, name)
     found = column_sums(cupy.asarray(x))
