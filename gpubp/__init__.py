@@ -3,7 +3,7 @@
 Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
 `custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `functions`, `losses`, `optim`, `data`, `fit`,
 `evaluate`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`, `array_namespace`,
-`constant`, `tree`, `matmul_precision`. Proof: `testing`.
+`constant`, `tree`. Precision: `mixed`, `matmul_precision`. Proof: `testing`.
 """
 
 from importlib import import_module as _import_module
@@ -19,6 +19,7 @@ from .fused import custom_vjp as custom_vjp
 from .fused import fused as fused
 from .namespace import array_namespace as array_namespace
 from .namespace import constant as constant
+from .precision import mixed as mixed
 from .products import matmul_precision as matmul_precision
 from .transform import checkpoint as checkpoint
 from .transform import grad as grad
@@ -79,6 +80,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "matmul_precision",
+    "mixed",
     "stop_gradient",
     "to_device",
     "to_numpy",

@@ -19,6 +19,7 @@ _PURPOSES = {
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
     "bf16": "bfloat16 on NumPy and CuPy",
     "nvmath": "dense layers with bias and ReLU in one call",
+    "cudnn": "attention in 16 bits by cuDNN",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",

@@ -272,7 +272,7 @@ def namespace_by_name(name: str) -> ModuleType:
     try:
         namespace = importlib.import_module(module)
         namespace = _without_waits(namespace) if name == "cupy" else namespace
-        return completed(namespace, own_products=name != "numpy") if name in _NUMPYS_DTYPES else namespace
+        return completed(namespace, own_products=name == "cupy") if name in _NUMPYS_DTYPES else namespace
     except ModuleNotFoundError as error:
         if error.name not in (name, module):
             raise

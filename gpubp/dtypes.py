@@ -18,7 +18,8 @@ import numpy as np
 _HALF: dict[tuple[type, Any], bool] = {}
 
 #: In float32 for both dtypes of 16 bits, or for bfloat16 alone.
-_IN_FLOAT32 = ("var", "std", "cumulative_sum", "cumulative_prod", "vecdot", "tensordot")
+_IN_FLOAT32 = ("var", "std", "cumulative_sum", "cumulative_prod", "vecdot")
+_PRODUCTS = ("matmul", "tensordot")
 _SUMS = ("sum", "mean", "prod")  # which take a dtype
 _BFLOAT16_IN_FLOAT32 = ("where", "clip", "sign", "sort", "argsort", "searchsorted")
 
@@ -99,7 +100,7 @@ class FloatInfo(NamedTuple):
 def completed(base: Any, *, own_products: bool) -> ModuleType:
     """A namespace with NumPy's dtypes in which bfloat16 is a floating-point dtype, and 16-bit sums are good ones.
 
-    `own_products` says whether its product of two matrices is good: in float32, with a result of the arguments' dtype.
+    `own_products` says whether its products are good: in float32, with a result of the arguments' dtype.
     """
     xp: Any = ModuleType(base.__name__, base.__doc__)
     vars(xp).update(vars(base))
@@ -108,10 +109,8 @@ def completed(base: Any, *, own_products: bool) -> ModuleType:
         setattr(xp, name, _in_float32(base, getattr(base, name), _is_half))
     for name in _SUMS:
         setattr(xp, name, _summed_in_float32(base, getattr(base, name)))
-    xp.matmul = _in_float32(base, base.matmul, _is_half)
-    if own_products:
-        in_float32 = xp.matmul
-        xp.matmul = lambda a, b, /: (base.matmul if a.ndim < 3 and b.ndim < 3 else in_float32)(a, b)
+    for name in () if own_products else _PRODUCTS:
+        setattr(xp, name, _in_float32(base, getattr(base, name), _is_half))
     for name in _BFLOAT16_IN_FLOAT32:
         setattr(xp, name, _in_float32(base, getattr(base, name), _is_bfloat16))
     linalg: Any = ModuleType(base.linalg.__name__, base.linalg.__doc__)
@@ -119,7 +118,7 @@ def completed(base: Any, *, own_products: bool) -> ModuleType:
     for name in getattr(base.linalg, "__all__", None) or dir(base.linalg):
         function = getattr(base.linalg, name)
         if not name.startswith("_") and callable(function) and not isinstance(function, type):
-            known = name == "matmul" or name in _IN_FLOAT32
+            known = name in _IN_FLOAT32 or name in _PRODUCTS
             setattr(linalg, name, getattr(xp, name) if known else _in_float32(base, function, _is_half))
     xp.linalg = linalg
     return xp  # type: ignore[no-any-return]

@@ -471,7 +471,7 @@ def fit(xp: Any, g: Any, spec: Spec) -> Any:
             g = xp.sum(g, axis=ones, keepdims=True)
         if tuple(g.shape) != spec.shape:
             g = xp.broadcast_to(g, spec.shape)
-    return g if g.dtype == spec.dtype else xp.astype(g, spec.dtype)
+    return g if g.dtype == spec.dtype else rounded(xp, g, spec.dtype)
 
 
 _BUILDERS: dict[type, Callable[[Namespace, Any, Function], Function]] = {

@@ -32,9 +32,6 @@ REFUSED = set(
 #: What new memory holds that is no floating-point number.
 POISON = {"b": True, "i": -99, "u": 99}
 
-#: The graphs that were launched, in order.
-launched: list[Graph] = []
-
 _alive: dict[int, Any] = {}  # weak references to the memory of all arrays
 
 
@@ -231,7 +228,6 @@ class Graph:
 
     def launch(self, stream: Any = None) -> None:
         """Repeat the operations."""
-        launched.append(self)
         for again, places, results in self.operations:
             found = again([self.cupy._new(place.data(), place.device) for place in places])
             for place, value in zip(results, found or (), strict=bool(found)):

@@ -174,6 +174,17 @@ class Optimizer(Member, ABC):
         """
         return self._store.scale
 
+    def scale_loss(self, loss_scale: LossScale | float | str) -> None:
+        """Expect the gradients of a scaled loss from now on, as if the option `loss_scale` had been given at first."""
+        old = self._store
+        guard = _guard(old.guard.clip_norm, old.guard.skip, loss_scale)
+        arrays = self._layout.read(self.tree)
+        new = type(old)(self.update, [arrays[k] for k in self._own], self.slots, guard)
+        slots = [tuple(old.xp.asarray(x, copy=True) for x in state) for state in old.slots]
+        new.restore(slots, {name: old.count(name) for name in COUNTS}, new.scale)
+        self._store = new
+        self._put()
+
     # -- files
 
     def state(self) -> dict[str, Any]:

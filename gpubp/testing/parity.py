@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..device import to_numpy
+from ..boundary import is_complex, is_inexact
+from ..device import raw_namespace, to_numpy
+from ..dtypes import is_half, named, rounded
 from ..transform import map_scalars, vjp
 from ..tree import Node, cells_with_paths, leaves_against, leaves_with_paths, map_distinct, map_leaves
 from .backends import Backend, load
@@ -16,6 +18,7 @@ from .gradients import draw, named_leaves
 #: Relative and absolute tolerance by dtype.
 TOLERANCES = {
     "float16": (1e-2, 1e-3),
+    "bfloat16": (8e-2, 8e-3),
     "float32": (2e-5, 2e-6),
     "complex64": (2e-5, 2e-6),
     "float64": (1e-11, 1e-12),
@@ -174,7 +177,7 @@ def _descend(net: Any, gradients: list[Any], lr: float) -> Any:
 
     def step(x: Any) -> Any:
         g = next(slopes)
-        return x if g is None else stepped.setdefault(id(x), x - lr * g)
+        return x if g is None else stepped.setdefault(id(x), rounded(raw_namespace(x), x - lr * g, x.dtype))
 
     return map_leaves(step, net)
 
@@ -185,9 +188,9 @@ def _gap(out: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
 
 
 def _cast(x: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
-    if dtype is None or x.dtype.kind not in "fc":
+    if dtype is None or not is_inexact(x.dtype):
         return x
-    return x.astype(np.result_type(dtype, 1j) if x.dtype.kind == "c" else dtype)
+    return x.astype(np.result_type(dtype, 1j) if is_complex(x) else named(np, dtype))
 
 
 def _compare(key: _Key, found: Any, expected: Any, backend: str, rtol: float | None, atol: float | None) -> Difference:
@@ -199,6 +202,9 @@ def _compare(key: _Key, found: Any, expected: Any, backend: str, rtol: float | N
         return Difference(label, path, backend, dtype, expected.shape, np.inf, np.inf, np.inf, False, f"got {got}")
     if rtol is None or atol is None:
         rtol, atol = (t * (1 + step) for t in TOLERANCES.get(dtype, (0.0, 0.0)))
+    own = expected.dtype
+    if is_half(own):  # of which differences would be rounded
+        found, expected = found.astype(np.float64), expected.astype(np.float64)
     with np.errstate(all="ignore"):
         same = (found == expected) | ((found != found) & (expected != expected))
         gaps = np.where(same, 0, np.abs(found - expected) if dtype in TOLERANCES else 1)
@@ -206,7 +212,8 @@ def _compare(key: _Key, found: Any, expected: Any, backend: str, rtol: float | N
         error = np.inf if np.isnan(error) else error
         sizes = np.abs(expected[np.isfinite(expected)])
         largest = np.max(sizes, initial=sizes.dtype.type(0))
-        unit = float(np.spacing(largest)) if dtype in TOLERANCES else 1.0
+        largest_of_own = largest.astype(own) if is_half(own) else largest
+        unit = float(np.spacing(largest_of_own)) if dtype in TOLERANCES else 1.0
     return Difference(
         label, path, backend, dtype, expected.shape, error, float(error / largest) if largest else error, error / unit,
         bool(error <= atol + rtol * largest),

@@ -7,7 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..device import to_numpy
+from ..dtypes import bfloat16
 from ..nn.parameter import check_built
 from ..nn.surgery import load_state, state_of
 
@@ -69,14 +72,31 @@ def load(file: str | os.PathLike[str], net: T) -> T:
     _check_name(file)
     check_built(net)
     from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
 
     try:
-        found = from_bytes(Path(file).read_bytes())
+        found = _arrays(Path(file).read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
     load_state(net, found, os.fspath(file), "file")
     return net
+
+
+def _arrays(content: bytes) -> dict[str, Any]:
+    """The arrays of a safetensors file. The package's own function for NumPy knows no bfloat16."""
+    from safetensors import deserialize
+
+    found = deserialize(content)  # type: ignore[no-untyped-call]
+    return {name: np.frombuffer(x["data"], _dtype(x["dtype"])).reshape(x["shape"]) for name, x in found}
+
+
+def _dtype(name: str) -> Any:
+    """NumPy's dtype for safetensors' name of one, such as BF16, F32, I64, U8, C64 or BOOL."""
+    if name == "BF16":
+        return bfloat16()
+    try:
+        return np.dtype("?" if name == "BOOL" else f"<{name[0].lower()}{int(name[1:]) // 8}")
+    except (TypeError, ValueError):
+        raise ValueError(f"NumPy has no dtype for the {name} of safetensors") from None
 
 
 def _check_name(file: Any) -> None:

@@ -18,6 +18,7 @@ from ..fused import Fused
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
+from ..precision import mixed, scaled
 from ..state import State
 from ..transform import value_and_grad
 from ..tree import leaves
@@ -61,6 +62,7 @@ def fit(
     metrics: Sequence[str] = ("accuracy",),
     progress: bool = True,
     capture: bool | str = "auto",
+    precision: str | None = None,
 ) -> list[dict[str, float]]:
     """Train a net.
 
@@ -95,6 +97,9 @@ def fit(
     capture
         Whether a step is one CUDA graph, as by `gpubp.capture`: ``"auto"`` if it can be, with a warning where it can
         not; True insists on it, and False leaves it.
+    precision
+        ``"bfloat16"`` or ``"float16"``: steps and evaluation are in mixed precision, as by `gpubp.mixed`, with a net of
+        float32 parameters. With float16 an optimizer that has no loss scale gets a dynamic one.
 
     Returns
     -------
@@ -118,6 +123,7 @@ def fit(
     check_at_least_1("batch_size", batch_size)
     _check_metrics(metrics)
     options = _as_the_net(net, device, None)
+    _check_precision(precision, options)
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             _check_data(name, data)
@@ -134,7 +140,10 @@ def fit(
         if data is not None:
             _check_labels(net, data, options)
 
-    gradient, mean = value_and_grad(loss), _Mean()
+    if precision == "float16" and opt.scale is None:
+        opt.scale_loss("dynamic")
+    objective = loss if opt.scale is None else scaled(loss, opt)
+    gradient, mean = value_and_grad(objective if precision is None else mixed(loss, precision, opt)), _Mean()
 
     def train_step(*batch: Any) -> None:
         value, grads = gradient(net, *batch)
@@ -155,10 +164,10 @@ def fit(
             if not math.isfinite(row["loss"]):
                 raise FloatingPointError(_not_finite(row, history))
             if validation is None:
-                found = evaluate(net, loss, train, metrics=metrics, **options)
+                found = evaluate(net, loss, train, metrics=metrics, precision=precision, **options)
                 row |= {name: found[name] for name in metrics}
             else:
-                found = evaluate(net, loss, validation, metrics=metrics, **options)
+                found = evaluate(net, loss, validation, metrics=metrics, precision=precision, **options)
                 row |= {f"val_{name}": value for name, value in found.items()}
             history.append(row)
             bar.show(row)
@@ -174,6 +183,7 @@ def evaluate(
     batch_size: int = 1024,
     device: Device | str | None = None,
     dtype: str | None = None,
+    precision: str | None = None,
 ) -> dict[str, float]:
     """Measure loss and metrics of a net, in evaluation mode.
 
@@ -187,6 +197,8 @@ def evaluate(
         Examples computed at once.
     dtype
         Floating-point dtype to which the data are cast; by default the net's.
+    precision
+        As in `fit`.
 
     Returns
     -------
@@ -195,14 +207,24 @@ def evaluate(
     """
     _check_metrics(metrics)
     _check_several("data", data)
+    options = _as_the_net(net, device, dtype)
+    _check_precision(precision, options)
+    if precision is None:
+        output_of = _output
+    else:
+        loss, output_of = mixed(loss, precision), mixed(_output, precision, argnums=range(len(data)))
     means = {name: _Mean() for name in ("loss", *metrics)}
     with mode(net, training=False):
-        for *inputs, y in batches(data, batch_size, **_as_the_net(net, device, dtype)):
+        for *inputs, y in batches(data, batch_size, **options):
             means["loss"].add(loss(net, *inputs, y), y.shape[0])
-            output = net(*inputs)
+            output = output_of(net, *inputs)
             for name in metrics:
                 means[name].add(_measured(name, output, y), y.shape[0])
     return {name: mean.read() for name, mean in means.items()}
+
+
+def _output(net: Any, *inputs: Any) -> Any:
+    return net(*inputs)
 
 
 def _as_the_net(net: Any, device: Device | str | None, dtype: str | None) -> dict[str, Any]:
@@ -232,6 +254,16 @@ def _not_finite(row: dict[str, float], history: list[dict[str, float]]) -> str:
 
 
 # -- checks, on the host and once, before the first step
+
+
+def _check_precision(precision: Any, options: dict[str, Any]) -> None:
+    if precision not in (None, "float16", "bfloat16"):
+        raise ValueError(f"precision must be 'float16', 'bfloat16' or None, got {precision!r}")
+    if precision is not None and options["dtype"] not in (None, "float32"):
+        raise ValueError(
+            f"precision={precision!r} computes with a net of float32 parameters, got {options['dtype']}: "
+            "net.astype('float32')"
+        )
 
 
 def _check_call(loss: Loss, name: str, data: Data) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import gpubp as bp
-from gpubp import nn, optim
+from gpubp import losses, nn, optim
 from gpubp.device import device_of, to_numpy
 from gpubp.functions.update import Store, adam
 from gpubp.fused import load_kernels
 from gpubp.optim import LossScale
 from gpubp.testing.backends import load
+from gpubp.tree import leaves, map_leaves
 
 # NumPy's warnings where other libraries would compute an infinity or NaN in silence
 pytestmark = [
@@ -367,6 +368,26 @@ def test_the_scale_stays_above_0(backend):
     for _ in range(3):
         opt.step([backend.asarray(np.full(1, np.inf))])
     assert to_numpy(opt.scale) == np.float32(2.0**-126)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fit_scales_the_loss(dtype, backend):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(16, 3)).astype(dtype), rng.normal(size=(16, 2)).astype(dtype)
+
+    def fitted(**options):
+        net = map_leaves(backend.asarray, nn.Sequential(nn.Dense(3, 4), nn.tanh, nn.Dense(4, 2), seed=0, dtype=dtype))
+        opt = optim.SGD(net, 0.1, **options)
+        history = bp.fit(
+            *(net, lambda net, x, y: losses.mse(net(x), y), opt, data),
+            **{"epochs": 2, "batch_size": 8, "metrics": (), "progress": False, "capture": backend.name == "cupy"},
+        )
+        return [row["loss"] for row in history], leaves(net)
+
+    history, parameters = fitted(loss_scale=2.0**10)
+    expected, plain = fitted()
+    np.testing.assert_allclose(history, expected, rtol=1e-6)
+    assert_close(parameters, plain, rtol=1e-5, atol=1e-7)
 
 
 def test_dynamic_is_pytorchs_rule():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gpubp import tree
+from gpubp import nn, tree
 from gpubp.testing import assert_parity
 from gpubp.testing.backends import Backend, load
 
@@ -100,3 +100,14 @@ def test_bad_arguments():
         assert_parity(lambda x: x, np.ones(3), steps=2)
     with pytest.raises(ValueError, match="no backend is called 'nonesuch'"):
         assert_parity(lambda x: x, np.ones(3), backends=["numpy", "nonesuch"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_nets_agree_in_16_bits(dtype):
+    net = nn.Sequential(nn.Dense(4, 8), nn.LayerNorm(8), nn.relu, nn.Dense(8, 3), seed=0)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    report = assert_parity(net, x, dtype=dtype, steps=2)
+    assert {d.dtype for d in report.differences} == {dtype}
+    assert report.worst.ulp <= 2
+    with pytest.raises(AssertionError, match="standin differ"):
+        assert_parity(lambda x: x * (1.5 if type(x.data).__module__ == "numpy" else 1.0), x, dtype=dtype)

@@ -7,6 +7,7 @@ from typing import Any
 from ...functions import activation
 from ...functions.activation import SELU_ALPHA, SELU_SCALE, check_alpha
 from .common import alike, contiguous, elementwise, is_floating, reduction
+from .pointwise import Pointwise
 from .totals import Sum
 
 #: C++ for y, of z in W.
@@ -32,9 +33,9 @@ COTANGENT = {
 }
 
 #: y = f(x), and dz, by activation.
-PLAIN = {name: elementwise(name, "T x", "T out", f"W z = x; out = T({y})") for name, y in VALUE.items()}
+PLAIN = {name: Pointwise(name, ("x",), f"W z = x; out = T({y})") for name, y in VALUE.items()}
 BACKWARD = {
-    name: elementwise(f"{name}_backward", "T g, T v", "T out", f"W dy = g; W y = v; out = T({dz})")
+    name: Pointwise(f"{name}_backward", ("g", "v"), f"W dy = g; W y = v; out = T({dz})")
     for name, dz in COTANGENT.items()
 }
 
@@ -58,16 +59,13 @@ for _name in ("sigmoid", "relu", "selu"):
 
 # -- with an option
 
-_elu = elementwise("elu_alpha", "T x, float64 alpha", "T out", "W z = x; out = T(z > W(0) ? z : W(alpha) * expm1(z))")
-_elu_cotangent = elementwise(
-    "elu_alpha_backward",
-    "T g, T y, float64 alpha",
-    "T out",
-    "W dy = g; out = T(W(y) > W(0) ? dy : dy * (W(y) + W(alpha)))",
+_elu = Pointwise("elu_alpha", ("x",), "W z = x; out = T(z > W(0) ? z : W(alpha) * expm1(z))", ("alpha",))
+_elu_cotangent = Pointwise(
+    "elu_alpha_backward", ("g", "y"), "W dy = g; out = T(W(y) > W(0) ? dy : dy * (W(y) + W(alpha)))", ("alpha",)
 )
-_leaky = elementwise("leaky", "T x, float64 slope", "T out", "W z = x; out = T(z > W(0) ? z : W(slope) * z)")
-_leaky_cotangent = elementwise(
-    "leaky_backward", "T g, T x, float64 slope", "T out", "W dy = g; out = T(W(x) > W(0) ? dy : W(slope) * dy)"
+_leaky = Pointwise("leaky", ("x",), "W z = x; out = T(z > W(0) ? z : W(slope) * z)", ("slope",))
+_leaky_cotangent = Pointwise(
+    "leaky_backward", ("g", "x"), "W dy = g; out = T(W(x) > W(0) ? dy : W(slope) * dy)", ("slope",)
 )
 
 

@@ -22,7 +22,7 @@ _COUNT = COUNT.replace("sum +=", "weight += share * w, sum +=")
 
 #: The cotangent of a row's loss.
 _EACH = r"""
-        W each = here ? W(g[row * apart]) * (weights ? W(weights[row]) : W(1)) : W(0);
+        W each = here ? g[row * apart] * (weights ? W(weights[row]) : W(1)) : W(0);
         each = total ? each / *total : each * W(scale);
         const W top = here ? peaks[3 * row] : W(0), log_total = here ? peaks[3 * row + 1] : W(0);
         const W mass = here ? peaks[3 * row + 2] : W(0);
@@ -73,7 +73,7 @@ _labels = RowKernel(
 )
 _labels_backward = RowKernel(
     "cross_entropy_backward",
-    "const T* g, long long apart, const T* z, const I* labels, const T* weights, const T* class_weights, "
+    "const W* g, long long apart, const T* z, const I* labels, const T* weights, const T* class_weights, "
     "double smoothing, long long ignoring, long long ignored, const W* peaks, const W* total, double scale, T* dz",
     _EACH
     + _LABEL
@@ -121,7 +121,7 @@ _soft = RowKernel(
 )
 _soft_backward = RowKernel(
     "cross_entropy_of_probabilities_backward",
-    "const T* g, long long apart, const T* z, const T* targets, const T* weights, const T* class_weights, "
+    "const W* g, long long apart, const T* z, const T* targets, const T* weights, const T* class_weights, "
     "double smoothing, const W* peaks, const W* total, double scale, T* dz, T* dt",
     _EACH
     + r"""
@@ -253,7 +253,7 @@ _kl = RowKernel(
 )
 _kl_backward = RowKernel(
     "kl_divergence_backward",
-    "const T* g, long long apart, const T* z, const T* targets, const W* peaks, const W* total, double scale, "
+    "const W* g, long long apart, const T* z, const T* targets, const W* peaks, const W* total, double scale, "
     "T* dz, T* dt",
     "const T* const weights = nullptr;"
     + _EACH
@@ -310,12 +310,12 @@ _binary = Kernel(
     CONCLUDE
     + f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) binary_cross_entropy(
-    {_GIVEN}, T* losses, W* parts, T* out, W* total, double scale)
+    {_GIVEN}, W* losses, W* parts, W* out, W* total, double scale)
 {{
     W sum = 0, weight = 0;
     EACH(k, n) {{{_BINARY}
         const W loss = (P * t * minus_log_p + (W(1) - t) * minus_log_absent) * w;
-        if (losses) losses[k] = T(loss);
+        if (losses) losses[k] = loss;
         sum += loss, weight += w;
     }}
     conclude(sum, weight, parts, out, total, scale);
@@ -326,10 +326,10 @@ _binary_backward = Kernel(
     "binary_cross_entropy_backward",
     f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) binary_cross_entropy_backward(
-    const T* g, long long apart, {_GIVEN}, const W* total, double scale, T* dz, T* dt)
+    const W* g, long long apart, {_GIVEN}, const W* total, double scale, T* dz, T* dt)
 {{
     EACH(k, n) {{{_BINARY}
-        const W each = (total ? W(g[k * apart]) / *total : W(g[k * apart]) * W(scale)) * w;
+        const W each = (total ? g[k * apart] / *total : g[k * apart] * W(scale)) * w;
         const W p = (v < W(0) ? e : W(1)) / (W(1) + e), absent = (v < W(0) ? W(1) : e) / (W(1) + e);
         if (dz) dz[k] = T(each * (P == W(1) ? p - t : (W(1) - t) * p - P * t * absent));
         if (dt) dt[k] = T((W(1) - W(smoothing)) * each * (P == W(1) ? -v : P * minus_log_p - minus_log_absent));
@@ -368,7 +368,7 @@ def _binary_forward(
     grid, threads = launch(z.size)
     scale = 1.0 / z.size if reduction == "mean" else 1.0
     result = Result(z, grid, reduction == "mean" and weights is not None, scale)
-    losses = cupy.empty(z.shape, z.dtype) if reduction == "none" else None
+    losses = cupy.empty(z.shape, wide(z)) if reduction == "none" else None
     _binary(grid, threads, *given, losses, *result.args, T=z.dtype)
     return result.finish() if losses is None else losses, (given, result.total, scale)
 

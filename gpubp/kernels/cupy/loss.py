@@ -34,11 +34,16 @@ class _Loss:
 
     def __init__(self, name: str, value: str, dy: str, dt: str) -> None:
         d, f = "W d = W(y) - W(t)", "W f = W(g) * W(scale)"
-        inputs = "T g, T y, T t, float64 scale, float64 delta"
+        inputs = "{} g, T y, T t, float64 scale, float64 delta"
         self.sum = Sum(f"{name}_sum", ("y", "t"), value, ("delta",), before=f"{d};")
         self.each = elementwise(f"{name}_each", "T y, T t, float64 delta", "T out", f"{d}; out = T({value})")
-        self.backward = elementwise(f"{name}_backward", inputs, "T dy", f"{d}; {f}; dy = T({dy})")
-        self.both = elementwise(f"{name}_both", inputs, "T dy, T dt", f"{d}; {f}; dy = T({dy}); dt = T({dt})")
+        self.backward, self.both = {}, {}  # by the dtype of g, which is that of W
+        for g in ("float32", "float64"):
+            given, end = inputs.format(g), "" if g == "float32" else "_double"
+            self.backward[g] = elementwise(f"{name}_backward{end}", given, "T dy", f"{d}; {f}; dy = T({dy})")
+            self.both[g] = elementwise(
+                f"{name}_both{end}", given, "T dy, T dt", f"{d}; {f}; dy = T({dy}); dt = T({dt})"
+            )
 
     def forward(self, y: Any, t: Any, scale: float, reduction: str, delta: float) -> Any:
         if reduction == "none":
@@ -47,8 +52,8 @@ class _Loss:
 
     def cotangents(self, xp: Any, needs: Any, g: Any, residuals: Any, **_: Any) -> Any:
         if needs[1]:
-            return self.both(g, *residuals)
-        return self.backward(g, *residuals), None
+            return self.both[g.dtype.name](g, *residuals)
+        return self.backward[g.dtype.name](g, *residuals), None
 
 
 _squares, _mae, _huber, _hinge = (_Loss(name, *expressions) for name, expressions in LOSSES.items())
@@ -74,7 +79,7 @@ loss.mean_half_squared_error.override("cupy", _mean_half_squared_error, _squares
 
 def _override(name: str, kernels: _Loss) -> None:
     def forward(xp: Any, needs: Any, y: Any, t: Any, /, *, delta: float = 1.0, reduction: str = "mean") -> Any:
-        if not _suitable(y, t, reduction) or not delta > 0:
+        if not _suitable(y, t, reduction) or not delta > 0 or (reduction == "none" and y.dtype != wide(y)):
             return NotImplemented
         return kernels.forward(y, t, 1.0 / y.size if reduction == "mean" else 1.0, reduction, delta)
 
@@ -114,11 +119,11 @@ _margins = RowKernel(
 )
 _margins_backward = RowKernel(
     "multiclass_hinge_backward",
-    "const T* g, long long apart, const I* labels, const int* chosen, double scale, T* dz",
+    "const W* g, long long apart, const I* labels, const int* chosen, double scale, T* dz",
     r"""
         const int best = here ? chosen[row] : -1;
         const long long label = here ? (long long)labels[row] : -1;
-        const W each = here ? W(g[row * apart]) * W(scale) : W(0);
+        const W each = here ? g[row * apart] * W(scale) : W(0);
         EACH_PACK {
             pack_<V> z_;
             EACH_ONE z_.of[k] = T(best < 0 ? W(0) : each * (W(j * V + k == best) - W(j * V + k == label)));
@@ -137,14 +142,14 @@ def _multiclass_hinge(xp: Any, needs: Any, z: Any, labels: Any, /, *, reduction:
     z, labels = contiguous(z), contiguous(labels if str(labels.dtype) in INTEGERS else labels.astype("int64"))
     chosen = cupy.empty(labels.shape, "int32")
     out, result = summed(_margins, z, (z, labels, chosen), reduction, I=labels.dtype)
-    return out, (z.shape, labels, chosen, result.scale)
+    return out, (z.shape, z.dtype, labels, chosen, result.scale)
 
 
 def _multiclass_hinge_cotangent(xp: Any, needs: Any, g: Any, residuals: Any, **_: Any) -> Any:
-    shape, labels, chosen, scale = residuals
-    dZ = cupy.empty(shape, g.dtype)
+    shape, dtype, labels, chosen, scale = residuals
+    dZ = cupy.empty(shape, dtype)
     given = contiguous(g), int(g.ndim > 0), labels, chosen, scale
-    _margins_backward(labels.size, shape[-1], *given, dZ, T=g.dtype, I=labels.dtype)
+    _margins_backward(labels.size, shape[-1], *given, dZ, T=dtype, I=labels.dtype)
     return dZ, None
 
 
@@ -177,11 +182,11 @@ _cosine = RowKernel(
 )
 _cosine_backward = RowKernel(
     "cosine_embedding_backward",
-    "const T* g, long long apart, const T* y, const T* target, const W* found, double scale, T* dy, T* dt",
+    "const W* g, long long apart, const T* y, const T* target, const W* found, double scale, T* dy, T* dt",
     r"""
         const W* own = found + (here ? 4 * row : 0);
         const W cosine = own[0], length = own[1], other = own[2];
-        const W each = here ? W(g[row * apart]) * W(scale) * own[3] : W(0);
+        const W each = here ? g[row * apart] * W(scale) * own[3] : W(0);
         EACH_PACK {
             pack_<V> y_ = load(y, j), t_ = load(target, j);
             EACH_ONE {

@@ -22,7 +22,7 @@ from typing import Any
 
 import cupy
 
-from .common import Kernel
+from .common import Kernel, wide
 from .totals import ALONE, CONCLUDE, MOST, Result
 
 ROWS = r"""
@@ -197,12 +197,12 @@ def _plan(rows: int, n: int, inner: int, itemsize: int, room: int, sums: bool) -
 # -- kernels whose rows have losses
 
 #: What such a kernel is told beside its inputs: ``losses`` is null where the sum is wanted.
-OUTPUTS = "T* losses, W* parts, T* out, W* total, double scale"
+OUTPUTS = "W* losses, W* parts, W* out, W* total, double scale"
 
 #: The end of its body, after which `w` times `loss` is in the sum; and what stands around the loop.
 COUNT = r"""
         if (here && rank == 0) {
-            if (losses) losses[row] = T(loss * w);
+            if (losses) losses[row] = loss * w;
             sum += loss * w;
         }
 """
@@ -219,7 +219,7 @@ def summed(
     """Launch a kernel with `OUTPUTS` on the rows of x; return the reduced losses and the place of the sum."""
     n = x.shape[-1]
     count, each = x.size // n, reduction == "none"
-    losses = cupy.empty(x.shape[:-1], x.dtype) if each else None
+    losses = cupy.empty(x.shape[:-1], wide(x)) if each else None
     result = Result(x, kernel.grid(count, n, x.dtype), weighted, 1.0 / count if reduction == "mean" else 1.0)
     kernel(count, n, *given, losses, *result.args, T=x.dtype, **types)
     return losses if each else result.finish(), result

@@ -6,7 +6,8 @@ from typing import Any
 
 from ...functions import smooth
 from ...functions.smooth import NORMAL_PEAK, ROOT_HALF, TANH_CUBE, TANH_SCALE, check_gelu
-from .common import elementwise, is_floating
+from .common import is_floating
+from .pointwise import Pointwise
 
 _TANH = f"W t = tanh(W({TANH_SCALE}) * z * (W(1) + W({TANH_CUBE}) * z * z))"
 _SIGMOID = "W s = W(1) / (W(1) + exp(-z))"
@@ -33,11 +34,11 @@ FUNCTION = {
 }
 
 PLAIN = {
-    name: elementwise(name, "T x", "T out", f"W z = x; {before}; out = T({value})")
+    name: Pointwise(name, ("x",), f"W z = x; {before}; out = T({value})")
     for name, (before, value, _) in FUNCTION.items()
 }
 BACKWARD = {
-    name: elementwise(f"{name}_backward", "T g, T x", "T out", f"W z = x; {before}; out = T(W(g) * ({slope}))")
+    name: Pointwise(f"{name}_backward", ("g", "x"), f"W z = x; {before}; out = T(W(g) * ({slope}))")
     for name, (before, _, slope) in FUNCTION.items()
 }
 

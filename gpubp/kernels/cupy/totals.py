@@ -14,7 +14,7 @@ ALONE, THREADS, MOST = 8192, 512, 528
 
 #: What a kernel does with its threads' parts of a sum, and of the sum of the weights that it is divided by.
 CONCLUDE = r"""
-__device__ void conclude(W sum, W weight, W* parts, T* out, W* total, double scale)
+__device__ void conclude(W sum, W weight, W* parts, W* out, W* total, double scale)
 {
     sum = block_sum(sum);
     if (total) weight = block_sum(weight);
@@ -23,9 +23,9 @@ __device__ void conclude(W sum, W weight, W* parts, T* out, W* total, double sca
         parts[2 * blockIdx.x] = sum, parts[2 * blockIdx.x + 1] = weight;
     } else if (total) {
         *total = weight = weight == W(0) ? W(1) : weight;
-        *out = T(sum / weight);
+        *out = sum / weight;
     } else {
-        *out = T(sum * W(scale));
+        *out = sum * W(scale);
     }
 }
 """
@@ -35,7 +35,7 @@ _finish = Kernel(
     CONCLUDE
     + r"""
 extern "C" __global__ void __launch_bounds__(512) finish(
-    const W* parts, long long count, T* out, W* total, double scale)
+    const W* parts, long long count, W* out, W* total, double scale)
 {
     W sum = 0, weight = 0;
     for (long long k = threadIdx.x; k < count; k += blockDim.x) sum += parts[2 * k], weight += parts[2 * k + 1];
@@ -51,7 +51,7 @@ class Result:
     Parameters
     ----------
     like
-        An array of the sum's dtype, the kernel's T.
+        An array of the kernel's T; the sum is of W.
     grid
         The number of blocks.
     weighted
@@ -64,7 +64,7 @@ class Result:
 
     def __init__(self, like: Any, grid: int, weighted: bool = False, scale: float = 1.0) -> None:
         W = wide(like)
-        self.out, self.scale = cupy.empty((), like.dtype), float(scale)
+        self.out, self.scale = cupy.empty((), W), float(scale)
         self.total = cupy.empty((), W) if weighted else None
         self.args = cupy.empty((grid, 2), W) if grid > 1 else None, self.out, self.total, self.scale
         self._grid = grid
@@ -113,7 +113,7 @@ class Sum:
             CONCLUDE
             + f"""
 extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
-    {arrays}, long long n{doubles}, W* parts, T* out, W* total, double scale)
+    {arrays}, long long n{doubles}, W* parts, W* out, W* total, double scale)
 {{
     W sum = 0;
     EACH(k, n) {{
@@ -126,12 +126,12 @@ extern "C" __global__ void __launch_bounds__({THREADS}) {name}(
         )
 
     def __call__(self, *args: Any, scale: float = 1.0) -> Any:
-        """Return the sum times `scale`, of the arrays and then the numbers of the expression."""
+        """Return the sum times `scale`, in W, of the arrays and then the numbers of the expression."""
         x = args[0]
         n, dtype = x.size, x.dtype
         grid, threads = launch(n)
         if not n:
-            return cupy.zeros((), dtype)
+            return cupy.zeros((), wide(x))
         result = Result(x, grid, scale=scale)
         arrays = [y for y in args if type(y) is cupy.ndarray]
         self._kernel(grid, threads, *arrays, n, *map(float, args[len(arrays) :]), *result.args, T=dtype)
