@@ -9,7 +9,7 @@ import pytest
 
 import gpubp as bp
 from gpubp.fused import FUSED
-from gpubp.kernels.cupy import convolution, cudnn
+from gpubp.kernels.cupy import frontend
 
 from ..agreement import DTYPES, assert_agrees
 from ..test_convolution import BOTH, CASES
@@ -26,9 +26,9 @@ def fake(monkeypatch, backend):
     module = pytest.importorskip("tests.fake_cudnn").Cudnn()
     if not hasattr(cupy, "_new"):
         pytest.skip("the memory is a GPU's, where the module itself is tested")
-    monkeypatch.setattr(cudnn, "library", lambda: module)
-    monkeypatch.setattr(cudnn, "_of_thread", cudnn.threading.local())
-    monkeypatch.setattr(cudnn, "_said", set())
+    monkeypatch.setattr(frontend, "library", lambda: module)
+    monkeypatch.setattr(frontend, "of_thread", frontend._Thread())
+    monkeypatch.setattr(frontend, "_said", set())
     return module
 
 
@@ -99,9 +99,9 @@ def test_plans_are_kept_and_bounded(fake, monkeypatch):
     for _ in range(3):
         run("convolution", "stride")
     assert (len(fake.graphs), len(fake.ran)) == (3, 9)
-    monkeypatch.setattr(cudnn, "PLANS", 4)
+    monkeypatch.setattr(frontend, "PLANS", 4)
     run("convolution", "groups")
-    assert len(cudnn._of_thread.plans) == 6 - 2
+    assert len(frontend.of_thread.plans) == 6 - 2
     run("convolution", "stride")
     assert len(fake.graphs) == 3 + 3 + 3
     assert sum(ref() is not None for ref in fake.graphs) == 4
@@ -142,33 +142,3 @@ def test_a_captured_step_runs_it_on_its_stream(fake):
         for f, e in zip(found, exact, strict=True):
             np.testing.assert_allclose(f.get(), e, rtol=1e-4, atol=1e-3)
     assert step.launches > 0, step.reason
-
-
-@pytest.mark.parametrize(
-    "problem", [ImportError("no cutlass"), OSError("libcudnn.so.9: cannot open"), RuntimeError("x")]
-)
-def test_a_package_that_does_not_work_is_left_alone(monkeypatch, backend, problem):
-    def broken(name):
-        raise problem
-
-    monkeypatch.setattr(cudnn, "find_spec", lambda name: object())
-    monkeypatch.setattr(cudnn, "import_module", broken)
-    cudnn.library.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="nvidia-cudnn-frontend is installed but does not work"):
-            assert not cudnn.takes(np.dtype("float32"))
-        run("convolution", "stride")
-    finally:
-        cudnn.library.cache_clear()
-
-
-def test_it_is_asked_where_it_is_installed(monkeypatch, backend):
-    """The module is looked for by its own name; without it, nothing is said and nothing asked."""
-    asked = []
-    monkeypatch.setattr(cudnn, "find_spec", lambda name: asked.append(name))
-    cudnn.library.cache_clear()
-    try:
-        assert not convolution.cudnn.takes(np.dtype("float32"))
-    finally:
-        cudnn.library.cache_clear()
-    assert asked == ["cudnn"]
