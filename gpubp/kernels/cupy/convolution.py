@@ -1,7 +1,8 @@
 """Convolution: windows copied out and one matrix product ("im2col"), a bounded buffer at a time; depthwise directly.
 
 All comes down to three products of a convolution with weights W: the windows of x times W, its adjoint, and the
-windows of x times dZ. No sum is made by atomic additions, so that results are the same every time.
+windows of x times dZ. No sum is made by atomic additions, so that results are the same every time. Where cuDNN is
+installed it is asked first, but for what is a plain matrix product, or depthwise.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import cupy
 
 from ...functions.convolution import convolution, convolution_transpose, transposed, windows_between, windows_on
 from ...functions.window import Windows
+from . import cudnn, lt
 from .activation import BACKWARD, PLAIN
 from .bias import add_bias, cotangents
 from .common import FLOATS, Kernel, blocks, contiguous, is_floating, wide
+from .dense import EPILOG
 from .product import product
 from .sums import column_sums, sum_of_parts
 from .window import LIMIT, SOURCE, WIDTHS, count, parts, small_enough, struct, width
@@ -53,11 +56,7 @@ def _forward(
     w = windows_on(x, W, b, stride, padding, dilation, groups, activation)
     if not small_enough(w, max(x.shape[-1], W.shape[-1])):
         return NotImplemented
-    y = _gathered(x, W, w, groups)
-    if b is not None:
-        add_bias(y, b, activation)
-    elif activation != "identity":
-        PLAIN[activation](y, y)
+    y = _gathered(x, W, w, groups, b, activation)
     kept = x if needs[1] else None, W if needs[0] else None, None if activation == "identity" else y
     return y, (*kept, w, W.shape)
 
@@ -66,17 +65,16 @@ def _backward(
     xp: Any, needs: Any, dY: Any, residuals: Any, *, groups: int = 1, activation: str = "identity", **_: Any
 ) -> Any:
     x, W, y, w, shape = residuals
-    of_b, db = len(needs) > 2 and needs[2], None
-    if y is None:
-        dZ = contiguous(dY)
+    dZ, db, of_b = contiguous(dY), None, len(needs) > 2 and needs[2]
+    if y is not None and of_b:
+        dZ, db = cotangents(activation, dZ, y)
+    elif y is not None:
+        dZ = BACKWARD[activation](dZ, y)
     elif of_b:
-        dZ, db = cotangents(activation, contiguous(dY), y)
-    else:
-        dZ = cupy.empty(y.shape, y.dtype)
-        BACKWARD[activation](dY, y, dZ)
+        db = column_sums(dZ)
     dx = _spread(dZ, W, w, groups) if needs[0] else None
     dW = _products(x, dZ, w, groups, shape) if needs[1] else None
-    return dx, dW, column_sums(dZ) if of_b and db is None else db
+    return dx, dW, db
 
 
 def _transpose_forward(
@@ -123,32 +121,49 @@ convolution_transpose.override("cupy", _transpose_forward, _transpose_backward)
 # -- the three products
 
 
-def _gathered(x: Any, W: Any, w: Windows, groups: int) -> Any:
-    """The windows of `x`, multiplied with W."""
+def _gathered(x: Any, W: Any, w: Windows, groups: int, b: Any = None, activation: str = "identity") -> Any:
+    """The windows of `x`, multiplied with W; with a bias and an activation."""
     x, W = contiguous(x), contiguous(W)
     *_, inner, n_out = W.shape
     y = cupy.empty((x.shape[0], *w.out, n_out), x.dtype)
     if _is_direct(groups, inner, n_out):
         _launch(_direct, y, (x, y), W, w, inner)
-        return y
+        return _finished(y, b, activation)
+    if _suits_cudnn(x, w) and cudnn.convolve("gathered", x, _filters(W), y, w):
+        return _finished(y, b, activation)
     rows, weights = _by_group(y, groups), _by_group(W, groups)
+    epilog = EPILOG.get((activation, b is not None)) if groups == 1 and (b is None or b.flags.c_contiguous) else None
     for some, columns in _columns(x, w, groups):
-        product(columns, weights, out=rows[:, some])
+        part = rows[:, some]
+        if epilog is None or not lt.product_with(epilog, columns[0], weights[0], part[0], b):
+            product(columns, weights, out=part)
+            _finished(y.reshape(-1, n_out)[some], b, activation)
     return y
+
+
+def _finished(z: Any, b: Any, activation: str) -> Any:
+    """The activation of ``z + b``, in the place of z."""
+    if b is not None:
+        add_bias(z, b, activation)
+    elif activation != "identity":
+        PLAIN[activation](z, z)
+    return z
 
 
 def _spread(dy: Any, W: Any, w: Windows, groups: int) -> Any:
     """The adjoint of `_gathered`: `dy` multiplied with the transpose of W, and added up where the windows lie."""
     *_, inner, n_out = W.shape
+    dx = cupy.empty((dy.shape[0], *w.size, inner * groups), dy.dtype)
+    if _is_direct(groups, inner, n_out):
+        _launch(_direct_spread, dx, (dy, dx), contiguous(W), w, inner)
+        return dx
+    if _suits_cudnn(dy, w) and cudnn.convolve("spread", dy, _filters(W), dx, w):
+        return dx
     back = _backwards(w)
-    if back is not None and inner * groups >= n_out and not _is_direct(groups, inner, n_out):
+    if back is not None and inner * groups >= n_out and not _is_pointwise(w):
         flipped = W[(slice(None, None, -1),) * len(w.window)]
         return _gathered(dy, transposed(cupy, flipped, groups), back, groups)
     W = contiguous(W)
-    dx = cupy.empty((dy.shape[0], *w.size, inner * groups), dy.dtype)
-    if _is_direct(groups, inner, n_out):
-        _launch(_direct_spread, dx, (dy, dx), W, w, inner)
-        return dx
     rows, weights = _by_group(dy, groups), _by_group(W, groups).swapaxes(-1, -2)
     if _is_pointwise(w):
         product(rows, weights, out=_by_group(dx, groups))
@@ -172,6 +187,10 @@ def _products(x: Any, dZ: Any, w: Windows, groups: int, shape: Any) -> Any:
     x = contiguous(x)
     if _is_direct(groups, *shape[-2:]):
         return _direct_sums(x, dZ, w, shape)
+    if _suits_cudnn(x, w):
+        filters = cupy.empty((shape[-1], *shape[:-1]), x.dtype)
+        if cudnn.convolve("products", x, dZ, filters, w):
+            return cupy.ascontiguousarray(cupy.moveaxis(filters, 0, -1))
     dW = cupy.empty(shape, x.dtype)
     out, rows = _by_group(dW, groups), _by_group(dZ, groups)
     more = False
@@ -184,6 +203,15 @@ def _products(x: Any, dZ: Any, w: Windows, groups: int, shape: Any) -> Any:
 def _by_group(x: Any, groups: int) -> Any:
     """Matrices of the channels of each group, of shape (groups, rows, channels // groups), nothing copied."""
     return x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def _suits_cudnn(x: Any, w: Windows) -> bool:
+    return not _is_pointwise(w) and cudnn.takes(x.dtype)
+
+
+def _filters(W: Any) -> Any:
+    """Weights as cuDNN wants them, (n_out, *window, n_in // groups)."""
+    return cupy.ascontiguousarray(cupy.moveaxis(W, -1, 0))
 
 
 def _is_pointwise(w: Windows) -> bool:

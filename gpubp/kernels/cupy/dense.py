@@ -36,7 +36,8 @@ def _forward(xp: Any, needs: Any, x: Any, W: Any, b: Any = None, /, *, activatio
     return y, (x if needs[1] else None, W if needs[0] else None, None if activation == "identity" else y)
 
 
-_EPILOG = {
+#: What cuBLASLt can do after a product, by activation and whether there is a bias.
+EPILOG = {
     ("identity", True): lt.BIAS,
     ("relu", True): lt.RELU_BIAS,
     ("relu", False): lt.RELU,
@@ -45,7 +46,7 @@ _EPILOG = {
 
 def _in_one(x: Any, W: Any, b: Any, activation: str) -> Any:
     """All by one kernel of cuBLASLt, if that has one; else None."""
-    epilog = _EPILOG.get((activation, b is not None))
+    epilog = EPILOG.get((activation, b is not None))
     if epilog is None or not (x.size and W.size) or (b is not None and not b.flags.c_contiguous):
         return None
     n = W.shape[1]

@@ -65,6 +65,8 @@ class Plan:
     ----------
     graph
         A ``cudnn.pygraph`` whose operations and outputs are declared.
+    choose
+        Told the graph, leaves out plans that are not wanted.
 
     Raises
     ------
@@ -72,11 +74,13 @@ class Plan:
         What nvidia-cudnn-frontend raises where cuDNN has no plan for it.
     """
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, choose: Callable[[Any], None] | None = None) -> None:
         modes = library().heur_mode
         graph.validate()
         graph.build_operation_graph()
         graph.create_execution_plans([modes.A, modes.FALLBACK])
+        if choose is not None:
+            choose(graph)
         graph.check_support()
         graph.build_plans()
         self.graph, self.workspace = graph, int(graph.get_workspace_size())
@@ -88,7 +92,9 @@ class Plan:
         self.graph.execute(where, 0 if space is None else space.data.ptr, handle=handle())
 
 
-def planned(what: str, form: tuple[Any, ...], make: Callable[[], Any]) -> Plan | None:
+def planned(
+    what: str, form: tuple[Any, ...], make: Callable[[], Any], choose: Callable[[Any], None] | None = None
+) -> Plan | None:
     """Return the plan for a form, None where cuDNN has none.
 
     Parameters
@@ -99,6 +105,8 @@ def planned(what: str, form: tuple[Any, ...], make: Callable[[], Any]) -> Plan |
         All that the graph depends on, and nothing else.
     make
         Builds the graph, if there is no plan yet, or it was given up.
+    choose
+        As in `Plan`.
     """
     plans, key = of_thread.plans, (cupy.cuda.runtime.getDevice(), what, *form)
     if key in plans:
@@ -106,7 +114,7 @@ def planned(what: str, form: tuple[Any, ...], make: Callable[[], Any]) -> Plan |
         found: Plan | None = plans[key]
         return found
     try:
-        found = Plan(make())
+        found = Plan(make(), choose)
     except Exception as error:  # of as many kinds as there are reasons
         _say_once(what, str(error).strip() or type(error).__name__)
         found = None

@@ -63,7 +63,7 @@ def test_the_plans_used_last_are_kept(monkeypatch):
     def plan(form):
         return frontend.planned("it", (form,), lambda: made.append(form))
 
-    monkeypatch.setattr(frontend, "Plan", lambda graph: [graph])
+    monkeypatch.setattr(frontend, "Plan", lambda graph, choose: [graph])
     monkeypatch.setattr(frontend, "PLANS", 2)
     first = plan(1)
     plan(2)
