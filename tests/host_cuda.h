@@ -199,14 +199,15 @@ static const char* launch(const unsigned* grid, const unsigned* block, size_t sh
     dynamic.resize(shared + 16);
     if (shared + (__stop_shared_memory - __start_shared_memory - sizeof nothing_shared_) > 48 << 10)
         return "more shared memory, with the arrays declared in the kernel, than the 48 KiB of every GPU";
-    for (unsigned z = 0; z < grid[2]; ++z)
-        for (unsigned y = 0; y < grid[1]; ++y)
-            for (unsigned x = 0; x < grid[0] && !problem; ++x) {
-                blockIdx = {x, y, z};
-                std::memset(dynamic.data(), 0xff, dynamic.size());  // NaN: nothing is there yet
-                std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
-                run_block(block[0] * block[1] * block[2]);
-            }
+    size_t blocks = (size_t)grid[0] * grid[1] * grid[2];
+    order ^= order << 13, order ^= order >> 7, order ^= order << 17;
+    for (size_t b = 0, first = order % blocks, back = order >> 62 & 1; b < blocks && !problem; ++b) {
+        size_t k = (first + (back ? blocks - b : b)) % blocks;  // from any block on, forwards or backwards
+        blockIdx = {unsigned(k % grid[0]), unsigned(k / grid[0] % grid[1]), unsigned(k / grid[0] / grid[1])};
+        std::memset(dynamic.data(), 0xff, dynamic.size());  // NaN: nothing is there yet
+        std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+        run_block(block[0] * block[1] * block[2]);
+    }
     return problem;
 }
 template <typename V> V exchange(V v, int lane) {

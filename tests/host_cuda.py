@@ -2,8 +2,8 @@
 
 `RawKernel`, `ElementwiseKernel` and `ReductionKernel` are called as in CuPy. What `host_cuda.h` does not imitate: the
 memory model (threads take turns), the rounding of fused multiply-add, and speed. What it is stricter in: arrays stand
-between guard zones, the gaps of a strided view are poisoned, so is shared memory, threads run in a shuffled order, and
-numbers must have the very type of the parameter.
+between guard zones, the gaps of a strided view are poisoned, so is shared memory, threads run in a shuffled order,
+blocks begin anywhere and run forwards or backwards, and numbers must have the very type of the parameter.
 """
 
 from __future__ import annotations
