@@ -15,6 +15,7 @@ from ..data import batches
 from ..data.batches import check_at_least_1
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
 from ..fused import Fused
+from ..nn.layer import Layer
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
@@ -133,7 +134,7 @@ def fit(
         with mode(net, training=False):
             net(*inputs)
     check_built(net)
-    if not isinstance(opt, Optimizer) and callable(opt):
+    if not isinstance(opt, Optimizer | Layer) and callable(opt):
         opt = opt(net)
     _check_optimizer(opt, net)
     for data in (train, validation):
