@@ -197,6 +197,8 @@ static const char* launch(const unsigned* grid, const unsigned* block, size_t sh
     blockDim = {block[0], block[1], block[2]};
     gridDim = {grid[0], grid[1], grid[2]};
     dynamic.resize(shared + 16);
+    if (shared + (__stop_shared_memory - __start_shared_memory - sizeof nothing_shared_) > 48 << 10)
+        return "more shared memory, with the arrays declared in the kernel, than the 48 KiB of every GPU";
     for (unsigned z = 0; z < grid[2]; ++z)
         for (unsigned y = 0; y < grid[1]; ++y)
             for (unsigned x = 0; x < grid[0] && !problem; ++x) {

@@ -149,9 +149,6 @@ extern "C" const char* launch_(const unsigned* grid, const unsigned* block, size
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         if not (0 < np.prod(block) <= 1024 and all(0 < n < 65536 for n in grid[1:]) and 0 < grid[0] < 2**31):
             raise ValueError(f"{self.name}: no GPU takes the grid {grid} of blocks {block}")
-        if shared_mem > 48 << 10:
-            raise ValueError(f"{self.name}: {shared_mem} bytes of shared memory, where every GPU has 49152")
-
         args = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)  # structs go by value, now
 
         def run() -> None:

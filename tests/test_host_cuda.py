@@ -64,7 +64,7 @@ assert (run("if (threadIdx.x < n) atomicAdd(y, x[threadIdx.x]);")[0] == 4951 + 4
             "a null pointer is 0",
         ),
         ("run('', 2048)", "no GPU takes the grid"),
-        ("run('', shared=50000)", "50000 bytes of shared memory"),
+        ("run('', shared=50000)", "more shared memory"),
         ("run('nonsense;')", "nonsense"),
         (
             "y = cupy.asarray(np.zeros(100, 'f'))[::2]; run('if (threadIdx.x < 50) y[threadIdx.x] = T(1);')",

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ class Here:
             "start": start,
             "moved": {path: after[path] - start[path] for path in start},
             "prepared_s": time.perf_counter() - begin,
-            "versions": {name: metadata.version(name) for name in CONTENDERS[self.job.contender][2]},
+            "versions": {p: metadata.version(p) for p in CONTENDERS[self.job.contender][2] if find_spec(p)},
         }
 
     def times(self, seconds: float) -> list[tuple[float, float]]:

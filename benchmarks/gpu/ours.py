@@ -36,7 +36,7 @@ class Ours:
         if task.gradients is None:
             self.tree.train()
             loss = loss_of(row)
-            gradient = bp.value_and_grad(mixed(loss) if precision == "bfloat16" else loss)
+            gradient = bp.value_and_grad(bp.mixed(loss, "bfloat16") if precision == "bfloat16" else loss)
 
             def train_step(x: Any, y: Any) -> Any:
                 value, grads = gradient(self.tree, x, y)
@@ -101,20 +101,6 @@ def fastest(clock: Clock, f: Callable[[], Any], seconds: float = 0.5) -> float:
 def set_tf32(on: bool) -> None:
     """Let products of float32 matrices round their factors to TF32, or not."""
     bp.matmul_precision("tf32" if on else "float32")
-
-
-def mixed(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loss whose net computes in bfloat16, from parameters of float32; the loss itself is of float32."""
-    narrow = bfloat16()
-
-    def cast(x: Any, dtype: Any) -> Any:
-        return bp.array_namespace(x).astype(x, dtype)
-
-    def run(net: Any, x: Any, y: Any) -> Any:
-        inside = bp.tree.map_leaves(lambda p: cast(p, narrow), net)
-        return loss(lambda x: cast(inside(x), y.dtype), cast(x, narrow), y)
-
-    return run
 
 
 def product_of(a: Any, b: Any, precision: str) -> Callable[[], Any]:

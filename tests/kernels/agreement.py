@@ -27,8 +27,8 @@ def dtype_of(name: str) -> Any:
 
 def assert_agrees(backend: Any, name: str, *args: Any, dtype: str = "float32", **static: Any) -> None:
     """Values and all cotangents of a fused function, from NumPy's arrays rounded to `dtype`."""
-    if "16" in dtype and backend.name != "cupy":
-        pytest.skip("16 bits are the kernels' business: other libraries round each step")
+    if "16" in dtype and "strict" in backend.name:
+        pytest.skip("array-api-strict has no floats of 16 bits")
     kind = dtype_of(dtype)
     rng = np.random.default_rng(0)
     used = [k for k, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]

@@ -9,16 +9,27 @@ import cupy
 from ...functions.embedding import check_embedding, embedding
 from .common import FLOATS, INTEGERS, Kernel, blocks, contiguous, is_floating
 
+# CuPy's indices wrap around.
+_ROW = r"""
+__device__ long long row_of(long long index, long long rows)
+{
+    if (index >= 0 && index < rows) return index;
+    index %= rows;
+    return index < 0 ? index + rows : index;
+}
+"""
+
 _take = Kernel(
     "embedding",
-    r"""
+    _ROW
+    + r"""
 extern "C" __global__ void embedding(
     const I* indices, const T* table, T* out, long long size, long long rows, long long n)
 {
     EACH(k, size)
     {
-        long long place = k / n, row = indices[place] % rows;  // CuPy's indices wrap around
-        out[k] = table[(row < 0 ? row + rows : row) * n + k - place * n];
+        long long place = k / n;
+        out[k] = table[row_of(indices[place], rows) * n + k - place * n];
     }
 }
 """,
@@ -29,25 +40,25 @@ extern "C" __global__ void embedding(
 # is quadratic in the places, but a sort would make the host wait. The threads look at 128 places at a time.
 _add = Kernel(
     "embedding_backward",
-    r"""
+    _ROW
+    + r"""
 extern "C" __global__ void embedding_backward(
     const T* dy, const I* indices, T* out, long long places, long long rows, long long n)
 {
     __shared__ int found[128], counts[4];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (long long k = blockIdx.x; k < places; k += gridDim.x) {
-        I index = indices[k];
+        long long row = row_of(indices[k], rows);
         bool seen = false;
         for (long long first = 0; first < k && !seen; first += 128) {
             long long p = first + threadIdx.x;
-            seen = __syncthreads_or(p < k && indices[p] == index);
+            seen = __syncthreads_or(p < k && row_of(indices[p], rows) == row);
         }
         if (seen) continue;
-        long long row = index % rows;
-        T* to = out + (row < 0 ? row + rows : row) * n;
+        T* to = out + row * n;
         for (long long first = k; first < places; first += 128) {
             long long p = first + threadIdx.x;
-            unsigned here = __ballot_sync(0xffffffffu, p < places && indices[p] == index);
+            unsigned here = __ballot_sync(0xffffffffu, p < places && row_of(indices[p], rows) == row);
             if (lane == 0) counts[warp] = __popc(here);
             __syncthreads();
             int before = 0, count = 0;

@@ -101,7 +101,8 @@ _ACCESS = r"""
 
 #: The most threads of a block.
 THREADS = 512
-SHARED = 48 << 10
+#: The bytes of shared memory that a launch may ask for: a block has 48 KiB, of which `block_sum` has some for itself.
+SHARED = (48 << 10) - 32 * 8
 
 
 class RowKernel:

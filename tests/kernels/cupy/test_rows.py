@@ -207,6 +207,11 @@ def test_a_sum_of_many_is_exact_enough_and_repeats_to_the_bit(n):
     assert (totals.launch(n)[0] == 1) == (n <= totals.ALONE)
 
 
+@pytest.mark.parametrize(("dtype", "n"), [("float32", 768), ("float64", 384), ("float64", 768), ("float32", 12288)])
+def test_rows_that_would_fill_the_shared_memory_of_a_block_to_the_last_byte(dtype, n):
+    same("softmax", RNG.normal(size=(9, n)).astype(dtype))
+
+
 def test_rows_are_shared_out_to_threads():
     for shape in [(1, 1), (128, 10), (1, 50257), (4096, 128), (3, 1025), (65536, 3), (7, 12288), (2, 24576)]:
         for itemsize in (2, 4, 8):
@@ -265,3 +270,11 @@ def test_dropout_of_an_array_that_is_not_aligned():
     x = on(np.ones(65, "f4"))
     found = dropout(x[1:], 3, rate=0.5, key=(1, 2)).get()
     np.testing.assert_array_equal(found, dropout(np.ones(64, "f4"), 3, rate=0.5, key=(1, 2)))
+
+
+def test_an_embedding_adds_up_a_row_that_is_named_in_two_ways():
+    """Two blocks that add to one row at a time would lose one of the sums."""
+    dy = RNG.normal(size=(3, 5)).astype("f4")
+    table, indices = on(np.ones((4, 5), "f4")), on(np.asarray([3, -1, 7]))
+    (found,) = bp.vjp(lambda table: FUSED["embedding"](indices, table), table)[1](on(dy))
+    np.testing.assert_allclose(found.get(), np.concatenate([np.zeros((3, 5)), dy.sum(axis=0)[None]]), rtol=1e-6)
