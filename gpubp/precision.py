@@ -33,8 +33,8 @@ def mixed(
         loss_scale="dynamic")`` has, the gradient comes multiplied by that, and its step divides it out. The value is
         never scaled.
     argnums
-        Position or positions of the arguments that are cast. By default all but the last of three or more, which in a loss are the
-        targets: these are compared in float32. Keyword arguments are not cast.
+        Position or positions of the arguments that are cast. By default all but the last of three or more, which in a
+        loss are the targets: these are compared in float32. Keyword arguments are not cast.
 
     Returns
     -------

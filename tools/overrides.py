@@ -2,8 +2,8 @@
 
     python -m tools.overrides [--check]
 
-It is read from the override tables themselves. CuPy's are loaded with the stand-in of the tests (the extra `test`) where
-there is no CuPy.
+It is read from the override tables themselves. CuPy's are loaded with the stand-in of the tests (the extra `test`)
+where there is no CuPy.
 """
 
 from __future__ import annotations

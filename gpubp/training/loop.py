@@ -134,7 +134,9 @@ def fit(
         with mode(net, training=False):
             net(*inputs)
     check_built(net)
-    if not isinstance(opt, Optimizer | Layer) and callable(opt):
+    if isinstance(opt, Layer):
+        raise _no_optimizer(opt)
+    if not isinstance(opt, Optimizer) and callable(opt):
         opt = opt(net)
     _check_optimizer(opt, net)
     for data in (train, validation):
@@ -292,15 +294,19 @@ def _check_call(loss: Loss, name: str, data: Data) -> None:
 
 def _check_optimizer(opt: Any, net: Any) -> None:
     if not isinstance(opt, Optimizer):
-        raise TypeError(
-            f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; "
-            "or a function of the net that makes one"
-        )
+        raise _no_optimizer(opt)
     if opt.tree is not net:
         raise ValueError(
             "the optimizer was made for another net: make it for the one that is trained, after net.to(...) or "
             "net.astype(...), which return new nets"
         )
+
+
+def _no_optimizer(opt: Any) -> TypeError:
+    return TypeError(
+        f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; or a function of the net that "
+        "makes one"
+    )
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:
