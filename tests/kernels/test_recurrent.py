@@ -146,7 +146,7 @@ def test_cotangents_may_lie_anyhow(backend, name):
     states = [backend.asarray(RNG.normal(size=(5, 3)).T) for _ in range(1 + (name == "lstm"))]
     for dY in (strided, xp.permute_dims(wide[:, ::2, :5], (1, 0, 2)), xp.broadcast_to(row, (3, 4, 5))):
         plain = [xp.asarray(backend.asarray(to_numpy(d).copy())) for d in (dY, *states)]
-        alike(pulled(FUSED[name], args, dY, *states), pulled(FUSED[name], args, *plain))
+        alike(pulled(FUSED[name], args, dY, *states), pulled(FUSED[name], args, *plain), 1e-14)  # a BLAS may differ
 
 
 @names
