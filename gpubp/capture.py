@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
+from numbers import Integral
 from typing import Any
 
 from . import products
@@ -33,7 +34,7 @@ __all__ = ["CapturedStep", "Member", "NotCapturable", "Recording", "capture", "r
 
 
 class NotCapturable(RuntimeError):
-    """A step cannot be captured. The message ends the sentence "It runs as usual, since ..."."""
+    """A step cannot be captured. The message ends the sentence "It cannot run as one CUDA graph, since ..."."""
 
 
 class Member:
@@ -174,6 +175,8 @@ class CapturedStep:
         if not callable(step):
             raise TypeError(f"capture expects a function, got {type(step).__name__}")
         for name, n in (("warmup", warmup), ("cache", cache)):
+            if not isinstance(n, Integral):
+                raise TypeError(f"{name} must be a whole number, got {n!r}")
             if n < 1:
                 raise ValueError(f"{name} must be at least 1, got {n}")
         self.step = self.__wrapped__ = step
@@ -260,10 +263,10 @@ class CapturedStep:
         self.reason = reason
         self._graphs.clear()
         self._recorder = None
-        message = f"{self!r} runs as usual, not as one CUDA graph, since {reason}"
         if self.required:
-            raise NotCapturable(message)
+            raise NotCapturable(f"{self!r} cannot run as one CUDA graph, since {reason}")
         if not quietly:
+            message = f"{self!r} runs as usual, not as one CUDA graph, since {reason}"
             warnings.warn(message, RuntimeWarning, stacklevel=_users_level())
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ _PURPOSES = {
     "cuda13": "computing on NVIDIA GPUs with CuPy, driver for CUDA 13",
     "bf16": "bfloat16 on NumPy and CuPy",
     "nvmath": "dense layers with bias and ReLU in one call",
-    "cudnn": "attention in 16 bits by cuDNN",
+    "cudnn": "convolutions, and attention in 16 bits, by cuDNN",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
     "docs": "building the documentation",
@@ -147,12 +147,14 @@ def _info(args: argparse.Namespace) -> int:
     print("\nWhat gpubp needs")
     print("  " + _versions(_requirements(None)))
     print("\nExtras")
-    for extra in metadata.metadata("gpubp").get_all("Provides-Extra") or ():
+    extras = metadata.metadata("gpubp").get_all("Provides-Extra") or ()
+    width = max(map(len, extras), default=0)
+    for extra in extras:
         names = _requirements(extra)
-        print(f"  {extra:8} {_PURPOSES[extra]}")
-        print(f"  {'':8} {_versions(names)}")
+        print(f"  {extra:{width}} {_PURPOSES[extra]}")
+        print(f"  {'':{width}} {_versions(names)}")
         if not all(map(_version, names)):
-            print(f"  {'':8} to add it: pip install 'gpubp[{extra}]'")
+            print(f"  {'':{width}} to add it: pip install 'gpubp[{extra}]'")
     return 0
 
 

@@ -17,7 +17,7 @@ __all__ = ["mixed"]
 
 
 def mixed(
-    f: Callable[..., Any], dtype: str, opt: Any = None, *, argnums: Sequence[int] | None = None
+    f: Callable[..., Any], dtype: str, opt: Any = None, *, argnums: int | Sequence[int] | None = None
 ) -> Callable[..., Any]:
     """A function that computes `f` in 16 bits, from float32 arrays to float32 results and gradients.
 
@@ -33,8 +33,8 @@ def mixed(
         loss_scale="dynamic")`` has, the gradient comes multiplied by that, and its step divides it out. The value is
         never scaled.
     argnums
-        Positions of the arguments that are cast. By default all but the last of three or more, which in a loss are the
-        targets: these are compared in float32. Keyword arguments are not cast.
+        Position or positions of the arguments that are cast. By default all but the last of three or more, which in a
+        loss are the targets: these are compared in float32. Keyword arguments are not cast.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def mixed(
     ValueError
         If `dtype` is neither, or the library has no such dtype.
     TypeError
-        If `f` is no function, or `opt` is no optimizer.
+        If `f` is no function, `opt` is no optimizer, or there is no argument at a position of `argnums`.
 
     Notes
     -----
@@ -73,9 +73,13 @@ def mixed(
     if opt is not None and not hasattr(opt, "scale"):
         raise TypeError(f"mixed expects an optimizer, whose loss scale it takes, got {type(opt).__name__}")
 
+    given = None if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
     @wraps(f, updated=())
     def in_16_bits(*args: Any, **kwargs: Any) -> Any:
-        chosen = range(max(2, len(args) - 1)) if argnums is None else argnums
+        chosen = range(max(2, len(args) - 1)) if given is None else given
+        if given is not None and any(k not in range(len(args)) for k in given):
+            raise TypeError(f"argnums={argnums!r}, but mixed was called with {len(args)} positional arguments")
         traced = any(type(x) is Array for x in leaves((args, kwargs)))
         cast = _Cast(dtype)
         arguments = [map_leaves(cast if k in chosen else constant, x) for k, x in enumerate(args)]

@@ -1,5 +1,6 @@
 import os
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -46,3 +47,11 @@ def _in_smoke_test(item, params):
     if item.path.name == "test_guard.py":  # of the optimizers
         return item.originalname == "test_every_library_does_the_same" and params["cls"].__name__ == "AdamW"
     return item.path.parent.name in JAX_FOLDERS
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order(request):
+    """Start a module's generator RNG anew, so that no test hangs on which ones ran before it in this process."""
+    rng = getattr(request.module, "RNG", None)
+    if isinstance(rng, np.random.Generator):
+        rng.bit_generator.state = np.random.default_rng(0).bit_generator.state

@@ -618,13 +618,15 @@ def test_required(backend):
         for _ in range(3):
             captured(x)
 
-    with pytest.raises(NotCapturable, match=r"capture\(step\) runs as usual"):
+    with pytest.raises(NotCapturable, match=r"capture\(step\) cannot run as one CUDA graph"):
         calls()
 
 
 def test_options_are_checked():
     with pytest.raises(TypeError, match="capture expects a function, got int"):
         bp.capture(3)
+    with pytest.raises(TypeError, match="warmup must be a whole number, got 1.5"):
+        bp.capture(len, warmup=1.5)
     with pytest.raises(ValueError, match="warmup must be at least 1, got 0"):
         bp.capture(len, warmup=0)
     with pytest.raises(ValueError, match="cache must be at least 1, got 0"):

@@ -323,6 +323,10 @@ def test_wrong_arguments_are_refused():
         bp.mixed(x, "float16")
     with pytest.raises(TypeError, match="mixed expects an optimizer, whose loss scale it takes, got float"):
         bp.mixed(mse, "float16", 1024.0)
+    with pytest.raises(TypeError, match=r"argnums=\[5\], but mixed was called with 3 positional arguments"):
+        bp.mixed(mse, "float16", argnums=[5])(net, x, Y)
+    with pytest.raises(TypeError, match="opt must be an optimizer, as in .*, got Sequential"):
+        bp.fit(net, mse, nn.Sequential(net), (x, Y), epochs=1)
     with pytest.raises(ValueError, match="precision must be 'float16', 'bfloat16' or None, got 'half'"):
         bp.fit(net, mse, optim.SGD(net, lr=0.1), (x, Y), epochs=1, precision="half")
     double = net.astype("float64")

@@ -64,3 +64,10 @@ def test_the_command_ends_with_what_was_found(fake, capsys, monkeypatch):
 def test_where_there_is_none_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sanitize, "sanitizer", lambda: None)
     assert sanitize.run("memcheck") == (127, "compute-sanitizer is not installed: it comes with the CUDA toolkit")
+
+
+def test_where_there_is_none_the_command_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(sanitize, "sanitizer", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["sanitize"])
+    assert sanitize.main() == 127
+    assert capsys.readouterr().err == sanitize.ABSENT + "\n"

@@ -1,6 +1,6 @@
 """Compile every CUDA kernel for every architecture and dtype, where there need be no GPU.
 
-    pip install -e .[gpu-compile]
+    pip install -e '.[gpu-compile]'
     python tools/compile_kernels.py [--arch 75 90] [--kernel softmax]
 
 NVRTC makes machine code as it does on a GPU's machine. The sources that CuPy wraps around elementwise kernels and
@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import cupy
-import ml_dtypes
-import numpy as np
-from cupy._core import _carray, _kernel, _reduction, core
-from cupy.cuda import compiler
+try:
+    import cupy
+    import ml_dtypes
+    import numpy as np
+    from cupy._core import _carray, _kernel, _reduction, core
+    from cupy.cuda import compiler
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is not installed: pip install -e '.[gpu-compile]'")
 
 from gpubp.fused import load_kernels
 from gpubp.kernels.cupy.common import FLOATS, INTEGERS, KERNELS, Kernel

@@ -2,7 +2,8 @@
 
     python -m tools.overrides [--check]
 
-It is read from the override tables themselves. CuPy's are loaded with the stand-in of the tests where there is no CuPy.
+It is read from the override tables themselves. CuPy's are loaded with the stand-in of the tests (the extra `test`)
+where there is no CuPy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ This page is made by `python -m tools.overrides`, from the override tables.
 def page() -> str:
     """Return the page."""
     if find_spec("cupy") is None:
-        import tests.fake_cupy  # noqa: F401  (in CuPy's place)
+        try:
+            import tests.fake_cupy  # noqa: F401  (in CuPy's place)
+        except ModuleNotFoundError as missing:
+            sys.exit(f"{missing.name} is not installed: pip install -e '.[test]'")
     import gpubp.functions  # noqa: F401  (which fills the tables)
     from gpubp.functions import update
     from gpubp.fused import FUSED, load_kernels

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+ABSENT = "compute-sanitizer is not installed: it comes with the CUDA toolkit"
 FOUND = 99  # the exit status when a tool found something
 #: What is run: each kernel with samples of its function, and the steps of the optimizers.
 SELECTED = (
@@ -45,7 +46,7 @@ def run(tool: str, arguments: Sequence[str] = (), *, timeout: float | None = Non
     """Run tests under a tool and return the exit status and what it printed."""
     program = sanitizer()
     if program is None:
-        return 127, "compute-sanitizer is not installed: it comes with the CUDA toolkit"
+        return 127, ABSENT
     done = subprocess.run(
         command(program, tool, arguments), cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
@@ -61,6 +62,9 @@ def main() -> int:
     status = 0
     for tool in args.tool:
         found, output = run(tool, arguments)
+        if output == ABSENT:
+            print(ABSENT, file=sys.stderr)
+            return found
         print(f"=== {tool}\n{output}")
         status = found or status
     return status

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import re
 import statistics
 import subprocess
 import sys
@@ -72,9 +73,15 @@ def _parser() -> argparse.ArgumentParser:
         return parse
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").partition("\n")[0])
+
+    def device(text: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+            raise argparse.ArgumentTypeError(f"expected cuda, cuda:1 ... or cpu, got {text!r}")
+        return text
+
     parser.add_argument("--rows", type=among(ROWS), default=list(ROWS), help=", ".join(ROWS))
     parser.add_argument("--contenders", type=among(CONTENDERS), default=list(CONTENDERS), help=", ".join(CONTENDERS))
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu (default: cuda)")
+    parser.add_argument("--device", type=device, default="cuda", help="cuda, cuda:1, or cpu (default: cuda)")
     parser.add_argument("--small", action="store_true", help="toy sizes")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each contender of a row (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to get ready in (default: %(default)s)")

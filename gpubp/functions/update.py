@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 from ..boundary import is_complex
@@ -140,6 +141,8 @@ class LossScale:
     interval: int = 2000
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_number(name, value)
         if not (self.init > 0 and math.isfinite(self.init)):
             raise ValueError(f"a loss scale must be above 0 and finite, got {self.init}")
         if not (self.growth >= 1 and 0 < self.backoff <= 1 and self.interval >= 1):
@@ -152,6 +155,12 @@ class LossScale:
     def dynamic(self) -> bool:
         """Whether it ever changes."""
         return self.growth != 1 or self.backoff != 1
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse a setting that is no real number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 class Guard(NamedTuple):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from operator import is_not
 from typing import Any
 
 from ..capture import Member, NotCapturable, recording
 from ..device import device_of, library, move, raw_namespace, to_numpy
-from ..functions.update import COUNTS, Guard, LossScale, Store, Update
+from ..functions.update import COUNTS, Guard, LossScale, Store, Update, check_number
 from ..fused import load_kernels
 from ..layout import Layout
 from ..namespace import twin_of
@@ -207,9 +208,11 @@ class Optimizer(Member, ABC):
 
         Raises
         ------
-        ValueError
-            If names or shapes differ; then nothing has changed.
+        TypeError, ValueError
+            If it is no mapping, or names or shapes differ; then nothing has changed.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"expected the arrays by name that state() returned, got {type(state).__name__}")
         own = self._remembered()
         if own.keys() != state.keys():
             missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -298,13 +301,17 @@ def _read(count: Any) -> int:
 
 
 def _guard(clip_norm: float | None, skip_nonfinite: bool, loss_scale: LossScale | float | str | None) -> Guard:
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm must be above 0 or None, got {clip_norm}")
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm)
+        if not clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0 or None, got {clip_norm}")
     if isinstance(loss_scale, str):
         if loss_scale != "dynamic":
             raise ValueError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
         loss_scale = LossScale()
     elif loss_scale is not None and not isinstance(loss_scale, LossScale):
+        if not isinstance(loss_scale, Real):
+            raise TypeError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
         loss_scale = LossScale(float(loss_scale), growth=1.0, backoff=1.0)
     skip = skip_nonfinite or (loss_scale is not None and loss_scale.dynamic)
     return Guard(clip_norm, skip, loss_scale)

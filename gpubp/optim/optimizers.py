@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..functions.update import LossScale, adam, sgd
+from ..functions.update import LossScale, adam, check_number, sgd
 from .optimizer import Optimizer
 
 __all__ = ["SGD", "Adam", "AdamW"]
@@ -159,5 +159,6 @@ class AdamW(Adam):
 
 def _check_not_negative(**settings: float) -> None:
     for name, value in settings.items():
+        check_number(name, value)
         if not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")

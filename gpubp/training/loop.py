@@ -15,6 +15,7 @@ from ..data import batches
 from ..data.batches import check_at_least_1
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
 from ..fused import Fused
+from ..nn.layer import Layer
 from ..nn.parameter import check_built, unsized
 from ..nn.surgery import mode
 from ..optim import Optimizer
@@ -133,6 +134,8 @@ def fit(
         with mode(net, training=False):
             net(*inputs)
     check_built(net)
+    if isinstance(opt, Layer):
+        raise _no_optimizer(opt)
     if not isinstance(opt, Optimizer) and callable(opt):
         opt = opt(net)
     _check_optimizer(opt, net)
@@ -291,15 +294,19 @@ def _check_call(loss: Loss, name: str, data: Data) -> None:
 
 def _check_optimizer(opt: Any, net: Any) -> None:
     if not isinstance(opt, Optimizer):
-        raise TypeError(
-            f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; "
-            "or a function of the net that makes one"
-        )
+        raise _no_optimizer(opt)
     if opt.tree is not net:
         raise ValueError(
             "the optimizer was made for another net: make it for the one that is trained, after net.to(...) or "
             "net.astype(...), which return new nets"
         )
+
+
+def _no_optimizer(opt: Any) -> TypeError:
+    return TypeError(
+        f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; or a function of the net that "
+        "makes one"
+    )
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:

@@ -254,6 +254,12 @@ def test_a_row_that_is_none_is_refused(capsys):
     assert "there is no 'nonesuch', but xor, mlp" in capsys.readouterr().err
 
 
+def test_a_device_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--device", "gpu"])
+    assert "expected cuda, cuda:1 ... or cpu, got 'gpu'" in capsys.readouterr().err
+
+
 def test_the_command_rehearses(tmp_path, capsys):
     out = tmp_path / "found" / "gpu"
     command = ["--device", "cpu", "--small", "--rows", "xor", "--contenders", "gpubp,PyTorch graph"]

@@ -30,7 +30,7 @@ def assert_agrees(backend: Any, name: str, *args: Any, dtype: str = "float32", *
     if "16" in dtype and "strict" in backend.name:
         pytest.skip("array-api-strict has no floats of 16 bits")
     kind = dtype_of(dtype)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)  # not the numbers of the arguments once more
     used = [k for k, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
     rounded = [a.astype(kind) if k in used else a for k, a in enumerate(args)]
     exact = [a.astype("float64") if k in used else a for k, a in enumerate(rounded)]

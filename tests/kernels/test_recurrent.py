@@ -146,7 +146,7 @@ def test_cotangents_may_lie_anyhow(backend, name):
     states = [backend.asarray(RNG.normal(size=(5, 3)).T) for _ in range(1 + (name == "lstm"))]
     for dY in (strided, xp.permute_dims(wide[:, ::2, :5], (1, 0, 2)), xp.broadcast_to(row, (3, 4, 5))):
         plain = [xp.asarray(backend.asarray(to_numpy(d).copy())) for d in (dY, *states)]
-        alike(pulled(FUSED[name], args, dY, *states), pulled(FUSED[name], args, *plain))
+        alike(pulled(FUSED[name], args, dY, *states), pulled(FUSED[name], args, *plain), 1e-14)  # a BLAS may differ
 
 
 @names
@@ -187,11 +187,12 @@ def test_what_is_not_finite_stays_in_its_sequence_and_behind_its_mask(backend, n
 @names
 def test_a_rectifier_passes_nan_and_huge_inputs_saturate(backend, name):
     args = arguments(name, 2, 3, 2, 4)
+    bound = max(1, *(abs(state).max() for state in args[4:]))  # a gate of 1 keeps the initial state
     for dtype in ("float32", "float64"):
         args[0] = np.where(args[0] > 0, 1e30, -1e30)
         y = to_numpy(FUSED[name](*on(backend, args, dtype))[0])
         assert np.isfinite(y).all()
-        assert (abs(y) <= 1 + 1e-6).all()
+        assert (abs(y) <= bound + 1e-6).all()
     x = np.full((1, 2, 1), np.nan)
     one = np.ones((1, 1))
     assert np.isnan(to_numpy(F.rnn(*on(backend, [x, one, one]), activation="relu")[0])).all()

@@ -579,6 +579,23 @@ def test_options_out_of_range(options, message):
         optim.SGD([np.ones(1)], 0.1, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_norm": "1"}, "clip_norm must be a number, got '1'"),
+        ({"lr": None}, "lr must be a number, got None"),
+        ({"loss_scale": [2]}, r'loss_scale must be None, a number, "dynamic" or a LossScale, got \[2\]'),
+    ],
+)
+def test_options_of_another_type(options, message):
+    with pytest.raises(TypeError, match=message):
+        optim.SGD([np.ones(1)], **{"lr": 0.1} | options)
+    with pytest.raises(TypeError, match="init must be a number, got 'dynamic'"):
+        LossScale("dynamic")
+    with pytest.raises(TypeError, match=r"arrays by name that state\(\) returned, got list"):
+        optim.SGD([np.ones(1)], 0.1).load_state([])
+
+
 @pytest.mark.parametrize("options", [{"growth": 0.5}, {"backoff": 0.0}, {"backoff": 2.0}, {"interval": 0}])
 def test_a_rule_out_of_range(options):
     with pytest.raises(ValueError, match="growth from 1, backoff from above 0 to 1 and an interval from 1, got"):

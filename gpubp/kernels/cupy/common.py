@@ -206,8 +206,8 @@ def wide(x: Any) -> Any:
 
 
 def contiguous(x: Any) -> Any:
-    """Return x in C order, as raw kernels want it."""
-    return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
+    """Return x in C order, as raw kernels want it; None as it is."""
+    return x if x is None or x.flags.c_contiguous else cupy.ascontiguousarray(x)
 
 
 def blocks(n: int, threads: int, most: int = 65535) -> int:

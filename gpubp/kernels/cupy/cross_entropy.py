@@ -148,7 +148,7 @@ def _labels_forward(needs: Any, logits: Any, labels: Any, weights: Any, class_we
         labels = labels.astype("int64")
     weighted = reduction == "mean" and not (weights is None and class_weights is None and ignored is None)
     told = float(smoothing), int(ignored is not None), 0 if ignored is None else int(ignored)
-    z, labels, weights, class_weights = map(_contiguous, (logits, labels, weights, class_weights))
+    z, labels, weights, class_weights = map(contiguous, (logits, labels, weights, class_weights))
     given = z, labels, weights, class_weights, *told
     out, *rest = _run(_labels, z, given, reduction, weighted, I=labels.dtype)
     return out, (given, *rest)
@@ -158,7 +158,7 @@ def _soft_forward(needs: Any, logits: Any, targets: Any, weights: Any, class_wei
     smoothing, ignored, reduction = options
     if not alike(logits, targets) or targets.shape != logits.shape or ignored is not None or any(needs[2:]):
         return NotImplemented
-    given = (*map(_contiguous, (logits, targets, weights, class_weights)), float(smoothing))
+    given = (*map(contiguous, (logits, targets, weights, class_weights)), float(smoothing))
     out, *rest = _run(_soft, given[0], given, reduction, reduction == "mean" and weights is not None)
     return out, (given, *rest)
 
@@ -168,10 +168,6 @@ def _run(kernel: RowKernel, z: Any, given: Any, reduction: str, weighted: bool, 
     peaks = cupy.empty((z.size // z.shape[-1], 3), wide(z))
     out, result = summed(kernel, z, (*given, peaks), reduction, weighted, **types)
     return out, peaks, result.total, result.scale
-
-
-def _contiguous(x: Any) -> Any:
-    return x if x is None else contiguous(x)
 
 
 def _forward(
@@ -363,7 +359,7 @@ def _binary_forward(
         return NotImplemented
     factor = 1.0 if factor is None else float(factor)
     targets = targets.astype(z.dtype) if labelled else targets
-    z, targets, weights, pos = map(_contiguous, (z, targets, weights, pos))
+    z, targets, weights, pos = map(contiguous, (z, targets, weights, pos))
     given = z, targets, weights, pos, 1 if pos is None else pos.size, factor, float(label_smoothing), z.size
     grid, threads = launch(z.size)
     scale = 1.0 / z.size if reduction == "mean" else 1.0

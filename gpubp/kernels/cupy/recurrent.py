@@ -221,10 +221,6 @@ def _room(initial: Any, steps: int, like: tuple[Any, ...], dtype: Any, reverse: 
     return S
 
 
-def _contiguous(x: Any) -> Any:
-    return x if x is None else contiguous(x)
-
-
 # -- forward
 
 
@@ -244,7 +240,7 @@ def _forwards(
 ) -> tuple[Any, _Kept]:
     """Give the outputs, if they are asked for, and the last states; and what `_backwards` reads."""
     (batch, time, n_in), n, dtype, keep = x.shape, U.shape[0], x.dtype, any(wanted)
-    x, b, mask, room = contiguous(x), _contiguous(b), _contiguous(mask), (batch, n)
+    x, b, mask, room = contiguous(x), contiguous(b), contiguous(mask), (batch, n)
     A = product(x.reshape(batch * time, n_in), W)
     H, Q = _room(h0, time * keep, room, dtype, reverse), None
     C: Any = None
@@ -291,7 +287,7 @@ def _backwards(cell: _Cell, dY: Any, dH: Any, dC: Any, kept: _Kept, reverse: boo
         also = (kept.Q,)
     launch, grid, threads = cell.backward.compiled(T=dtype), (blocks(batch * n, THREADS, 2**31 - 1),), (THREADS,)
     args = or_null(kept.A, kept.b, H, kept.C, dY, *strides, dh, dc, dZ, mask, *also, batch, time, n)
-    arrived, into, last = _contiguous(dH), cupy.empty(room, dtype), time - 1 if reverse else 0
+    arrived, into, last = contiguous(dH), cupy.empty(room, dtype), time - 1 if reverse else 0
     multiply = repeated(of_step[0], U_T, into)
     for t, after, before in _steps(time, not reverse):
         launch(grid, threads, (*args, *or_null(arrived), t, before, after))
@@ -376,7 +372,7 @@ def _gru(
     check_sequence("gru", 3, x, W, U, b, mask, b_hn=b_hn, h0=h0)
     if not _suitable(x, U):
         return NotImplemented
-    return _forwards(GRU, _wanted(needs, 0, 1, 2, 3, 4, 5), x, W, U, b, h0, None, mask, reverse, _contiguous(b_hn))
+    return _forwards(GRU, _wanted(needs, 0, 1, 2, 3, 4, 5), x, W, U, b, h0, None, mask, reverse, contiguous(b_hn))
 
 
 def _gru_backward(xp: Any, needs: Any, cotangents: Any, kept: _Kept, *, reverse: bool = False) -> Any:
@@ -413,7 +409,7 @@ def _override_step(name: str, cell: _Cell, states: int) -> None:
         )
         if not _suitable(x, U):
             return NotImplemented
-        also = (int(activation == "relu"),) if cell is RNN else (_contiguous(b_hn),) if cell is GRU else ()
+        also = (int(activation == "relu"),) if cell is RNN else (contiguous(b_hn),) if cell is GRU else ()
         wanted = _wanted(needs, *positions)
         (_, *last), kept = _forwards(cell, wanted, x[:, None], W, U, b, h, c, None, False, *also, outputs=False)
         return tuple(last) if cell is LSTM else last[0], kept

@@ -23,12 +23,12 @@ from typing import Any
 import cupy
 
 from .common import Kernel, wide
+from .sums import PACK
 from .totals import ALONE, CONCLUDE, MOST, Result
 
-ROWS = r"""
-template <int V> struct alignas(V * sizeof(T)) pack_ { T of[V]; };
-const int WIDE = 16 / sizeof(T);
-
+ROWS = (
+    PACK
+    + r"""
 // A part of a block, of 1, 2, 4 ... 32 threads of a warp, or the whole of it.
 struct team_ {
     int size, rank;
@@ -75,6 +75,7 @@ struct Peak {
     }
 };
 """
+)
 
 _LOOP = r"""
     const team_ team = {(int)threads_, (int)(threadIdx.x % (int)threads_)};
