@@ -40,7 +40,7 @@ _rows = Kernel(
     "normalize_rows",
     _UNIT
     + r"""
-extern "C" __global__ void normalize_rows(
+extern "C" __global__ void __launch_bounds__(512) normalize_rows(
     const T* x, const T* gain, const T* bias, T* y, W* means, W* inverses, long long units, long long positions,
     long long groups, long long features, double eps)
 {
@@ -76,7 +76,7 @@ _rows_backward = Kernel(
     "normalize_rows_backward",
     _UNIT
     + r"""
-extern "C" __global__ void normalize_rows_backward(
+extern "C" __global__ void __launch_bounds__(512) normalize_rows_backward(
     const T* dy, const T* x, const T* gain, const W* means, const W* inverses, T* dx, long long units,
     long long positions, long long groups, long long features)
 {
