@@ -181,7 +181,9 @@ def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any
             raise TypeError(f"{name}: an array for a parameter of type {declared}")
         own = _C[str(x.dtype)]
         wanted = declared[:-1].strip()
-        return _typed(name, own, wanted, ctypes.c_void_p(guarded.address(x)))
+        if wanted in _C.values() and wanted != own:  # T, I ... are known to the compiler alone
+            raise TypeError(f"{name}: an array of {own} for a pointer to {wanted}")
+        return ctypes.c_void_p(guarded.address(x))
     if pointer:
         raise TypeError(f"{name}: {type(x).__name__} for a parameter of type {declared}")
     if isinstance(x, np.ndarray) and x.size == 1:
@@ -194,13 +196,6 @@ def _cell(name: str, x: Any, declared: str, size: int, guarded: _Guarded) -> Any
     return {"bool": ctypes.c_bool, "long long": ctypes.c_longlong, "double": ctypes.c_double}.get(
         given, lambda v: ctypes.create_string_buffer(v.tobytes(), size)
     )(x)
-
-
-#: Per kernel source the typedefs T, I ... are resolved by the compiler; here they are only names.
-def _typed(name: str, own: str, wanted: str, cell: Any) -> Any:
-    if wanted in _C.values() and wanted != own:
-        raise TypeError(f"{name}: an array of {own} for a pointer to {wanted}")
-    return cell
 
 
 # -- elementwise kernels and reductions
