@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from .callbacks import Callback, CSVLog, EarlyStopping, JSONLines, ReduceOnPlateau
+from .evaluation import evaluate
 from .files import load, save
-from .loop import evaluate, fit
+from .history import History, NotFinite
+from .loop import fit
+from .run import Run
 
-__all__ = ["evaluate", "fit", "load", "save"]
+__all__ = [
+    "CSVLog",
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "JSONLines",
+    "NotFinite",
+    "ReduceOnPlateau",
+    "Run",
+    "evaluate",
+    "fit",
+    "load",
+    "save",
+]

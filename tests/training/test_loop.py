@@ -7,7 +7,7 @@ import gpubp as bp
 from gpubp import losses, nn, optim
 from gpubp.capture import NotCapturable
 from gpubp.training.digits import train_digits
-from gpubp.training.loop import accuracy
+from gpubp.training.metrics import accuracy
 
 
 def loss(net, x, y):
@@ -28,7 +28,7 @@ def fit(seed=0, **options):
 
 def test_history_holds_a_row_for_each_epoch():
     net, history = fit(validation=test)
-    assert [list(row) for row in history] == [["epoch", "loss", "val_loss", "val_accuracy"]] * 2
+    assert [list(row) for row in history] == [["epoch", "step", "loss", "val_loss", "val_accuracy"]] * 2
     assert history[1]["epoch"] == 2
     assert history[1]["loss"] < history[0]["loss"]
     found = bp.evaluate(net, loss, test)
@@ -38,9 +38,9 @@ def test_history_holds_a_row_for_each_epoch():
 
 def test_without_validation_the_training_data_are_measured():
     net, history = fit()
-    assert list(history[1]) == ["epoch", "loss", "accuracy"]
+    assert list(history[1]) == ["epoch", "step", "loss", "accuracy"]
     assert history[1]["accuracy"] == pytest.approx((net(train[0]).argmax(1) == train[1]).mean(), rel=1e-6)
-    assert list(fit(metrics=())[1][0]) == ["epoch", "loss"]
+    assert list(fit(metrics=())[1][0]) == ["epoch", "step", "loss"]
 
 
 def test_one_seed_one_run():
