@@ -202,6 +202,7 @@ def test_labels():
         (((X,), 2), {"dtype": "foo"}, ValueError, "floating-point dtype such as 'float32', got 'foo'"),
         (((X,), 2), {"dtype": int}, ValueError, "floating-point dtype such as 'float32', got <class 'int'>"),
         (((X,), 2), {"shuffle": True, "seed": 0.5}, TypeError, "whole numbers, got seed=0.5"),
+        (((X,), 2), {"start": 0.5}, TypeError, "start must be a whole number, got 0.5"),
         (((X,), 2), {"device": "gpu"}, ValueError, "'gpu' is neither a device"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .batches import Batches, batches
+from .checks import Source
 from .datasets import Dataset, Examples, autoencoder8, digits, xor
 
-__all__ = ["Batches", "Dataset", "Examples", "autoencoder8", "batches", "digits", "xor"]
+__all__ = ["Batches", "Dataset", "Examples", "Source", "autoencoder8", "batches", "digits", "xor"]

@@ -7,12 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..boundary import is_inexact
 from ..capture import capture as captured
 from ..data import batches
 from ..data.batches import check_at_least_1
+from ..data.checks import check_finite, chunks
 from ..device import Device, device_of, is_array, raw_namespace, to_numpy
 from ..fused import Fused
 from ..nn.layer import Layer
@@ -288,17 +287,11 @@ def _check_several(name: str, data: Data) -> None:
 
 
 def _check_data(name: str, data: Data) -> None:
-    """Refuse NaN and infinity."""
+    """Refuse NaN and infinity in arrays; what a source makes is not looked at before it is wanted."""
     _check_several(name, data)
     for k, x in enumerate(data):
-        if not is_array(x) or not is_inexact(x.dtype):
-            continue
-        xp = raw_namespace(x)
-        if not bool(xp.all(xp.isfinite(x))):
-            host = to_numpy(x)
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-            what = "targets" if k == len(data) - 1 else "inputs"
-            raise ValueError(f"the {what} of {name} hold {host[at]} at {at}")
+        if is_array(x):
+            check_finite(x, f"{'targets' if k == len(data) - 1 else 'inputs'} of {name}")
 
 
 def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
@@ -306,9 +299,9 @@ def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
     *inputs, y = next(iter(batches(data, 1, **options)))
     with mode(net, training=False):
         output = net(*inputs)
-    if is_inexact(y.dtype) or output.ndim != y.ndim + 1:
+    if is_inexact(y.dtype) or output.ndim != y.ndim + 1 or not is_array(data[-1]):
         return
-    classes, largest = output.shape[-1], to_numpy(data[-1]).max()
+    classes, largest = output.shape[-1], max(part.max() for _, part in chunks(data[-1]))
     if largest >= classes:
         raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
