@@ -1,7 +1,8 @@
-"""Training loops, files of parameters, and the example that ``gpubp train`` runs."""
+"""Training loops, callbacks, metrics, files of parameters, and the example that ``gpubp train`` runs."""
 
 from __future__ import annotations
 
+from . import metrics
 from .callbacks import Callback, CSVLog, EarlyStopping, JSONLines, ReduceOnPlateau
 from .evaluation import evaluate
 from .files import load, save
@@ -21,5 +22,6 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "metrics",
     "save",
 ]

@@ -77,8 +77,8 @@ def fit(
         Steps after which the history gets a row; by default it gets one at the end of every epoch. The last step
         always gives one.
     metrics
-        Names or metrics, as in `gpubp.training.metrics`. `accuracy` is of use in classification only, so give ``()`` in
-        regression. ``"accuracy[1]"`` is of the second output and the second target.
+        Names, as `gpubp.metrics.resolve` takes them, and metrics; ``"accuracy"`` is of use in classification only.
+        ``"accuracy[1]"`` is of the second output and the second target.
     targets
         How many arrays of the data, at the end, are targets. With several, ``(x, y1, y2)``, the net returns a tuple.
     callbacks
@@ -114,8 +114,8 @@ def fit(
     History
         A list of rows, dicts of figures: ``epoch`` (from 1), ``step``, ``loss`` (the mean over the examples of the
         steps since the row before), and either ``val_loss`` and ``val_accuracy``, or ``accuracy``; with `nonfinite`
-        other than ``"stop"`` also ``skipped``, a number of steps. After Ctrl-C, which ends the run after the step, it is
-        ``interrupted``.
+        other than ``"stop"`` also ``skipped``, a number of steps. After Ctrl-C, which ends the run after the step, it
+        is ``interrupted``.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def fit(
     def measure() -> dict[str, Any]:
         measured, of, name = (loss, validation, "val_{}") if validation is not None else (None, train, "{}")
         found = evaluate(run.nets[-1], measured, of, metrics=metrics, targets=targets, precision=precision, **where)
-        return {name.format(key): value for key, value in found.items()}
+        return {name.format(key): x if isinstance(x, float) else x.tolist() for key, x in found.items()}
 
     first = next(iter(epoch(0, 0)))
     if unsized(net):
@@ -206,4 +206,4 @@ def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool
     """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
     if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
         opt.scale_loss("dynamic")
-    return False
+    return opt._store.guard.skip
