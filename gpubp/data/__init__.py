@@ -1,8 +1,9 @@
-"""Data sets and batches."""
+"""Data sets, tables and batches."""
 
 from __future__ import annotations
 
 from .batches import Batches, batches
+from .checks import Source
 from .datasets import (
     NAMES,
     Dataset,
@@ -18,16 +19,22 @@ from .datasets import (
     spirals,
     xor,
 )
+from .encoding import Encoding
+from .tables import Table, csv
 
 __all__ = [
     "NAMES",
     "Batches",
     "Dataset",
+    "Encoding",
     "Examples",
+    "Source",
+    "Table",
     "autoencoder8",
     "batches",
     "cifar10",
     "circles",
+    "csv",
     "digits",
     "fashion_mnist",
     "load",

@@ -2,8 +2,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from gpubp.data import batches
+import gpubp as bp
+from gpubp import nn
+from gpubp.data import batches, checks
 from gpubp.device import device_of, library, move, to_numpy
 
 
@@ -20,12 +24,61 @@ def test_every_row_once_in_order():
     assert rows(7) == rows(100) == [[0, 1, 2, 3, 4, 5, 6]]
 
 
-def test_drop_last_and_len():
-    assert rows(3, drop_last=True) == [[0, 1, 2], [3, 4, 5]]
-    for size in range(1, 9):
-        assert len(batches((np.arange(7),), size)) == len(rows(size))
-    for size in range(1, 8):
-        assert len(batches((np.arange(7),), size, drop_last=True)) == len(rows(size, drop_last=True)) == 7 // size
+def test_the_last_batch():
+    assert rows(3, last="keep") == [[0, 1, 2], [3, 4, 5], [6]]
+    assert rows(3, last="drop") == [[0, 1, 2], [3, 4, 5]]
+    assert rows(3, last="pad") == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
+    assert rows(7, last="drop") == rows(7, last="pad") == [list(range(7))]
+    assert rows(16, last="pad") == [[*range(7), *range(7), 0, 1]]
+
+
+def test_start():
+    assert rows(3, start=1) == [[3, 4, 5], [6]]
+    assert rows(3, start=3) == []
+    assert len(batches((np.arange(7),), 3, start=1)) == 2
+    assert batches((np.arange(7),), 3, start=1).start == 1
+
+
+def test_rows_and_count():
+    found = batches((np.arange(7) + 10,), 3, start=1, last="pad", shuffle=True, seed=4)
+    assert [(found.rows(i) + 10).tolist() for i in (1, 2)] == [x.tolist() for (x,) in found]
+    assert [found.count(i) for i in range(3)] == [3, 3, 1]
+    for ask in found.rows, found.count:
+        with pytest.raises(ValueError, match="a batch must be from 0 to 2, got 3: the epoch has 3 batches"):
+            ask(3)
+
+
+@given(
+    n=st.integers(1, 40),
+    size=st.integers(1, 50),
+    last=st.sampled_from(["keep", "drop", "pad"]),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**64 - 1),
+    data=st.data(),
+)
+def test_an_epoch(n, size, last, shuffle, seed, epoch, data):
+    assume(last != "drop" or size <= n)
+    options = {"last": last, "shuffle": shuffle, "seed": seed, "epoch": epoch}
+    whole = batches((np.arange(n),), size, **options)
+    found = [x.tolist() for (x,) in whole]
+    assert found == [whole.rows(i).tolist() for i in range(len(whole))]
+    order = flat([x.tolist() for (x,) in batches((np.arange(n),), n, **options)])
+    assert sorted(order) == list(range(n))  # each row once
+    if last == "keep":
+        assert flat(found) == order
+        assert all(len(batch) == size for batch in found[:-1])
+        assert 0 < len(found[-1]) <= size
+    elif last == "drop":
+        assert flat(found) == order[: n - n % size]
+    else:
+        assert all(len(batch) == size for batch in found)
+        assert flat([batch[: whole.count(i)] for i, batch in enumerate(found)]) == order
+        assert flat(found) == [order[i % n] for i in range(len(found) * size)]
+    start = data.draw(st.integers(0, len(whole)))
+    tail = batches((np.arange(n),), size, start=start, **options)
+    assert [x.tolist() for (x,) in tail] == found[start:]
+    assert len(tail) == len(found) - start
 
 
 def test_shuffled_order_depends_on_seed_and_epoch_alone():
@@ -116,7 +169,10 @@ def test_bad_data(data, error, message):
     ("kwargs", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 8, "drop_last": True}, "drop_last=True would drop all 7 rows: batch_size is 8"),
+        ({"batch_size": 8, "last": "drop"}, "last='drop' would drop all 7 rows: batch_size is 8"),
+        ({"batch_size": 2, "last": "skip"}, "last must be 'keep', 'drop' or 'pad', got 'skip'"),
+        ({"batch_size": 2, "start": 5}, "start must be from 0 to 4, got 5: the epoch has 4 batches"),
+        ({"batch_size": 2, "start": -1}, "start must be from 0 to 4, got -1"),
         ({"batch_size": 2, "shuffle": True, "seed": -1}, "seed and epoch must be from 0 .* got seed=-1, epoch=0"),
         ({"batch_size": 2, "shuffle": True, "seed": 2**64}, "seed and epoch must be from 0"),
         ({"batch_size": 2, "shuffle": True, "seed": 0, "epoch": -1}, "got seed=0, epoch=-1"),
@@ -129,3 +185,109 @@ def test_bad_arguments(kwargs, message):
 
 def test_unsigned_and_boolean_arrays_are_taken():
     assert len(batches((np.zeros(3, np.uint8), np.zeros(3, bool)), 2)) == 2
+
+
+# -- files and sources
+
+
+class Squares:
+    """A source that makes its rows, and notes what it was asked for."""
+
+    shape, ndim, dtype = (7, 2), 2, np.dtype("float64")
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 7
+
+    def take(self, rows):
+        assert rows.dtype == np.int64
+        self.asked += rows.tolist()
+        return np.stack([rows, rows**2], axis=1).astype("float64")
+
+
+class Given(Squares):
+    """A source of what a test says."""
+
+    def __init__(self, value, dtype="float64"):
+        self.value, self.dtype, self.shape = value, np.dtype(dtype), (7, *getattr(value, "shape", (7, 2))[1:])
+
+    def take(self, rows):
+        return self.value[rows] if isinstance(self.value, np.ndarray) else self.value
+
+
+def test_a_source_is_read_batch_by_batch():
+    source = Squares()
+    found = iter(batches((source, np.arange(7)), 3, shuffle=True, seed=0, dtype="float32"))
+    assert source.asked == []
+    x, y = next(found)
+    assert source.asked == y.tolist() == [0, 2, 1]
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x[:, 1], y**2)
+    for x, y in found:
+        np.testing.assert_array_equal(x[:, 1], y**2)
+
+
+def test_a_source_moves_like_an_array():
+    for x, y in batches((Squares(), np.arange(7)), 3, device="array_api_strict"):
+        assert library(x) == library(y) == "array_api_strict"
+
+
+@pytest.mark.parametrize("value", [None, [1, 2], np.float64(1)])
+def test_what_a_source_gives_is_looked_at(value):
+    with pytest.raises(ValueError, match=r"data\[1\], a Given, gave .* for 3 rows; an ndarray of shape \(3,"):
+        next(iter(batches((np.arange(7), Given(value)), 3)))
+
+
+def test_negative_indices_of_a_source_are_found_when_they_come():
+    labels = np.zeros((7, 2), int)
+    labels[4, 1] = -2
+    found = iter(batches((Given(labels, "int64"),), 3))
+    next(found)
+    with pytest.raises(ValueError, match=r"data\[0\] is an integer array \(int64\) and holds -2 at \(4, 1\)"):
+        next(found)
+
+
+def test_a_mapped_file_is_read_batch_by_batch(tmp_path):
+    file = np.memmap(tmp_path / "labels", dtype=np.int64, mode="w+", shape=(7,))
+    file[:] = [0, 1, 2, 3, 4, -5, 6]
+    found = iter(batches((file,), 3))
+    ((first,), error) = next(found), r"data\[0\] is an integer array \(int64\) and holds -5 at \(5,\)"
+    assert type(first) is np.ndarray
+    first += 1
+    assert file[0] == 0
+    with pytest.raises(ValueError, match=error):
+        next(found)
+
+
+def test_a_source_alone_is_refused():
+    with pytest.raises(TypeError, match=r"data must be a tuple of arrays, got one of shape \(7, 2\); write \(x,\)"):
+        batches(Squares(), 2)
+
+
+def test_a_net_learns_from_sources():
+    net = nn.Sequential(nn.Dense(2, 1), seed=0)
+    history = bp.fit(
+        net,
+        lambda net, x, y: bp.losses.mse(net(x), y),
+        bp.optim.Adam(net, lr=0.1),
+        (Squares(), Given(np.arange(7.0)[:, None])),
+        epochs=3,
+        metrics=(),
+        progress=False,
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_checks_read_in_chunks(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "CHUNK", 40)
+    file = np.memmap(tmp_path / "values", dtype=np.float64, mode="w+", shape=(7, 2))
+    assert [(first, len(part)) for first, part in checks.chunks(file)] == [(0, 2), (2, 2), (4, 2), (6, 1)]
+    assert [(first, part.tolist()) for first, part in checks.chunks(Squares())][-1] == (6, [[6, 36]])
+    checks.check_finite(file, "inputs")
+    file[5, 1] = np.nan
+    with pytest.raises(ValueError, match=r"the inputs hold nan at \(5, 1\)"):
+        checks.check_finite(file, "inputs")
+    with pytest.raises(ValueError, match=r"holds -1 at \(6,\)"):
+        checks.check_indices(np.array([0, 1, 2, 3, 4, 5, -1]), 0)
