@@ -59,7 +59,7 @@ OPTIMIZERS = {
 def test_every_loss_and_optimizer_is_here():
     assert {name.partition(" ")[0] for name in STEPS} == set(losses.__all__)
     kinds = {type(make(net_of(load("numpy")))) for make in OPTIMIZERS.values()}
-    assert {kind.__name__ for kind in kinds} == set(optim.__all__) - {"LossScale", "Optimizer"}
+    assert {kind.__name__ for kind in kinds} == set(optim.__all__) - {"LossScale", "Optimizer", "schedules"}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -114,7 +114,7 @@ def test_fit_reads_its_figures_once_an_epoch(there):
             )
         return found
 
-    assert reads(6) == reads(1) == 2 * 3 * [".get()"]
+    assert reads(6) == reads(1) == 2 * 2 * [".get()"]  # of the epoch's loss, and of all that is measured
 
 
 def test_predictions(there):

@@ -1,10 +1,47 @@
-"""Data sets and batches."""
+"""Data sets, tables and batches."""
 
 from __future__ import annotations
 
 from . import transforms
 from .batches import Batches, batches
 from .checks import Source
-from .datasets import Dataset, Examples, autoencoder8, digits, xor
+from .datasets import (
+    NAMES,
+    Dataset,
+    Examples,
+    autoencoder8,
+    cifar10,
+    circles,
+    digits,
+    fashion_mnist,
+    load,
+    mnist,
+    moons,
+    spirals,
+    xor,
+)
+from .encoding import Encoding
+from .tables import Table, csv
 
-__all__ = ["Batches", "Dataset", "Examples", "Source", "autoencoder8", "batches", "digits", "transforms", "xor"]
+__all__ = [
+    "NAMES",
+    "Batches",
+    "Dataset",
+    "Encoding",
+    "Examples",
+    "Source",
+    "Table",
+    "autoencoder8",
+    "batches",
+    "cifar10",
+    "circles",
+    "csv",
+    "digits",
+    "fashion_mnist",
+    "load",
+    "mnist",
+    "moons",
+    "spirals",
+    "transforms",
+    "xor",
+]
