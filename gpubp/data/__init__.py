@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
 from .datasets import Dataset, Examples, autoencoder8, digits, xor
@@ -13,11 +14,15 @@ __all__ = [
     "Dataset",
     "Encoding",
     "Examples",
+    "Npz",
     "Source",
     "Table",
     "autoencoder8",
     "batches",
     "csv",
     "digits",
+    "idx",
+    "npy",
+    "npz",
     "xor",
 ]
