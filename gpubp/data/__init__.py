@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import transforms
+from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
 from .datasets import (
@@ -29,6 +30,7 @@ __all__ = [
     "Dataset",
     "Encoding",
     "Examples",
+    "Npz",
     "Source",
     "Table",
     "autoencoder8",
@@ -38,9 +40,12 @@ __all__ = [
     "csv",
     "digits",
     "fashion_mnist",
+    "idx",
     "load",
     "mnist",
     "moons",
+    "npy",
+    "npz",
     "spirals",
     "transforms",
     "xor",
