@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Run:
         average: Any,
         *,
         take: Callable[..., Any],
-        batches: Callable[[int, int], Batches],
+        batches: Callable[..., Batches],
         measure: Callable[[], Mapping[str, Any]],
         epochs: int | None,
         steps: int | None,
@@ -77,7 +77,7 @@ class Run:
         self._on_step = [c.on_step for c in callbacks if type(c).on_step is not Callback.on_step]
         self._take, self._batches, self._measure = take, batches, measure
         self._accumulate, self._report_every, self._skips = accumulate, report_every, skips
-        first = batches(0, 0)
+        first = batches()
         self._length, self._size = len(first), len(first.rows(0))
         self._rows = (self._length - 1) * self._size + len(first.rows(self._length - 1))
         self.steps = (epochs or 0) * math.ceil(self._length / accumulate) if steps is None else steps
@@ -121,7 +121,7 @@ class Run:
         history, take, clock = self.history, self._take, time.monotonic
         read_at = clock() + READ_EVERY
         while not self.is_over:
-            self._now = self._batches(self.epoch, self.batch)
+            self._now = self._batches(epoch=self.epoch, start=self.batch)
             with mode(self.net, training=True), closing(self._steps_of(self._now)) as steps:
                 for batches in steps:
                     self.value = take(*batches)
@@ -146,7 +146,7 @@ class Run:
 
     def _steps_of(self, batches: Batches) -> Generator[tuple[Any, ...], None, None]:
         """The batches of each step."""
-        with closing(cast(Any, iter(batches))) as stream:
+        with closing(iter(batches)) as stream:
             while step := tuple(islice(stream, self._accumulate)):
                 yield step
 
@@ -159,7 +159,7 @@ class Run:
         if self._skips:
             row["skipped"] = self._sums.skipped
         self._sums = _Sums()
-        row |= self._measure()
+        row |= {name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in self._measure().items()}
         self.history.append(row)
         progress.row(self.where, self.samples[0], row)
         if row.get("skipped"):
