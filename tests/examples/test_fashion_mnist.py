@@ -1,26 +1,7 @@
-import gzip
-
 import numpy as np
 import pytest
 
 import gpubp as bp
-
-
-def write_idx(file, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    with gzip.open(file, "wb") as stream:
-        stream.write(header + array.tobytes())
-
-
-def test_idx_files_are_read(example, tmp_path):
-    script = example("fashion_mnist")
-    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    write_idx(tmp_path / "a.gz", array)
-    np.testing.assert_array_equal(script.read_idx(tmp_path / "a.gz"), array)
-    with gzip.open(tmp_path / "b.gz", "wb") as stream:
-        stream.write(b"\0\0\x0d\1")
-    with pytest.raises(ValueError, match="b.gz is no IDX file of bytes"):
-        script.read_idx(tmp_path / "b.gz")
 
 
 def test_the_net_learns_generated_pictures(example, capsys):
@@ -42,9 +23,8 @@ def test_a_step_is_the_same_on_every_library(example):
 
 
 @pytest.mark.slow
-def test_the_net_learns_fashion_mnist(example, data_set):
-    script = example("fashion_mnist")
-    where = data_set("fashion-mnist")
-    train, test = script.pictures(where, "train", 6000), script.pictures(where, "t10k", 2000)
-    _, accuracy = script.train(train, test, epochs=2, device="cpu", progress=False)
+def test_the_net_learns_fashion_mnist(example, fetched):
+    (x, y), (held_x, held_y) = fetched(bp.data.load, "fashion-mnist", download=False)
+    train, test = (x[:6000], y[:6000]), (held_x[:2000], held_y[:2000])
+    _, accuracy = example("fashion_mnist").train(train, test, epochs=2, device="cpu", progress=False)
     assert accuracy > 0.75
