@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import transforms
 from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
@@ -58,5 +59,6 @@ __all__ = [
     "read",
     "spirals",
     "text",
+    "transforms",
     "xor",
 ]
