@@ -14,7 +14,7 @@ from ..boundary import is_inexact
 from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve
 from ..dtypes import named
 from .checks import Source, check_at_least, check_indices, check_part, chunks, is_in_memory, is_on_host, is_source
-from .prefetch import ahead
+from .prefetch import ahead, uploader
 from .transforms import Draw, per_array
 
 __all__ = ["Batches", "batches"]
@@ -88,7 +88,12 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[PlainArray, ...]]:
         made = map(self._made, range(self.start, self._total))
-        return ahead(made, self._prefetch) if self._prefetch else iter(made)
+        if not self._prefetch:
+            return map(self._moved, made)
+        if self._device is None or (upload := uploader(self._device)) is None:
+            return ahead(map(self._moved, made), self._prefetch)
+        sent: Iterator[Any] = upload.sent(ahead(map(upload.stage, made), self._prefetch))
+        return sent
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
@@ -129,7 +134,10 @@ class Batches:
         if self._dtype is not None and is_inexact(part.dtype):
             xp = raw_namespace(part)
             part = xp.astype(part, named(xp, self._dtype), copy=False)
-        return part if self._device is None else move(part, self._device)
+        return part
+
+    def _moved(self, batch: tuple[PlainArray, ...]) -> tuple[PlainArray, ...]:
+        return batch if self._device is None else tuple(move(x, self._device) for x in batch)
 
     def _read(self, position: int, rows: np.ndarray) -> PlainArray:
         array = self._data[position]
