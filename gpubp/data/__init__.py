@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import transforms
 from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
@@ -46,5 +47,6 @@ __all__ = [
     "npy",
     "npz",
     "spirals",
+    "transforms",
     "xor",
 ]
