@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import metrics
 from .callbacks import Callback, CSVLog, EarlyStopping, JSONLines, ReduceOnPlateau
+from .checkpoint import Broken, Checkpoints
 from .evaluation import evaluate
 from .files import load, save
 from .history import History, NotFinite
@@ -12,8 +13,10 @@ from .range_test import RangeTest, lr_finder
 from .run import Run
 
 __all__ = [
+    "Broken",
     "CSVLog",
     "Callback",
+    "Checkpoints",
     "EarlyStopping",
     "History",
     "JSONLines",
