@@ -9,6 +9,7 @@ from .evaluation import evaluate
 from .files import load, save
 from .history import History, NotFinite
 from .loop import fit
+from .range_test import RangeTest, lr_finder
 from .run import Run
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "History",
     "JSONLines",
     "NotFinite",
+    "RangeTest",
     "ReduceOnPlateau",
     "Run",
     "evaluate",
     "fit",
     "load",
+    "lr_finder",
     "metrics",
     "save",
 ]
