@@ -57,8 +57,16 @@ class Update:
         """Compute the parameter and the state after step number `t`, as new arrays.
 
         First what all have in common: with `maximize` the gradient's sign is turned; weight decay adds λ p to it, or
-        where it is `decoupled` shrinks p by the factor 1 - lr λ instead.
+        where it is `decoupled` shrinks p by the factor 1 - lr λ instead. Real and imaginary parts are parameters each.
         """
+        if is_complex(p):
+            common = {"maximize": maximize, "weight_decay": weight_decay, "decoupled": decoupled}
+            (re, re_state), (im, im_state) = (
+                self(xp, part(p), part(g), tuple(map(part, state)), t=t, **common, **settings)
+                for part in (xp.real, xp.imag)
+            )
+            join = lambda a, b: xp.astype(a, p.dtype) + 1j * xp.astype(b, p.dtype)  # noqa: E731
+            return join(re, im), tuple(map(join, re_state, im_state))
         if maximize:
             g = -g
         if weight_decay and decoupled:
@@ -173,16 +181,16 @@ def adam(
 
     Notes
     -----
-    Kingma, Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1. With decoupled weight decay: Loshchilov,
-    Hutter, "Decoupled weight decay regularization", 2019, algorithm 2. Reddi, Kale, Kumar, "On the convergence of Adam
-    and beyond", 2018, algorithm 2; as in PyTorch, the largest is taken of v, before its bias is undone.
+    Kingma, Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1. Its weight decay decoupled: Loshchilov,
+    Hutter, "Decoupled weight decay regularization", 2019, algorithm 2. AMSGrad: Reddi, Kale, Kumar, "On the convergence
+    of Adam and beyond", 2018, algorithm 2; as in PyTorch, the largest is taken of v before its bias is undone.
     """
     beta1, beta2 = betas
     m = beta1 * state[0] + (1 - beta1) * g
     v = beta2 * state[1] + (1 - beta2) * (g * g)
     after, largest = (m, v), v
     if amsgrad:
-        largest = xp.where(state[2] < v, v, state[2])
+        largest = xp.maximum(state[2], v)
         after = (m, v, largest)
     step, root = adam_scales(math if isinstance(t, int) else xp, lr, betas, t)
     return p - step * (m / (xp.sqrt(largest) / root + eps)), after
@@ -199,9 +207,7 @@ def adam_scales(xp: Any, lr: float, betas: tuple[float, float], t: Any) -> tuple
 
 
 @update("m")
-def lion(
-    xp: Any, p: Any, g: Any, state: State, *, t: Any, lr: float, betas: tuple[float, float]
-) -> tuple[Any, State]:
+def lion(xp: Any, p: Any, g: Any, state: State, *, t: Any, lr: float, betas: tuple[float, float]) -> tuple[Any, State]:
     """Lion: p ← p - lr sign(β₁ m + (1-β₁) g), then m ← β₂ m + (1-β₂) g.
 
     Notes
@@ -229,7 +235,7 @@ def muon(
     eps: float,
     orthogonal: bool,
 ) -> tuple[Any, State]:
-    """Muon: m ← μ m + (1-μ) g, p ← p - lr s O, with O the `orthogonalized` m, or by Nesterov μ m + (1-μ) g.
+    """Muon: m ← μ m + (1-μ) g, p ← p - lr s O, with O the `orthogonalized` m or, by Nesterov, μ m + (1-μ) g.
 
     A parameter is a matrix of n = its last axis columns and of rows that are all its other axes; s = √max(1, n / rows),
     or 0.2 √max(n, rows), which matches the size of Adam's steps. What is not `orthogonal` is stepped by Adam.
@@ -243,11 +249,15 @@ def muon(
         return adam.definition(xp, p, g, state, t=t, lr=lr, betas=betas, eps=eps, amsgrad=False)
     m = momentum * state[0] + (1 - momentum) * g
     change = momentum * m + (1 - momentum) * g if nesterov else m
-    n = p.shape[-1]
-    rows = math.prod(p.shape[:-1])
-    scale = 0.2 * math.sqrt(max(n, rows)) if match_adam else math.sqrt(max(1.0, n / rows))
-    change = xp.reshape(orthogonalized(xp, xp.reshape(change, (rows, n)), iterations), p.shape)
-    return p - (lr * scale) * change, (m,)
+    return p - lr * muon_change(xp, change, iterations, match_adam), (m,)
+
+
+def muon_change(xp: Any, x: Any, iterations: int, match_adam: bool) -> Any:
+    """Return s O of a momentum; see `muon`."""
+    n = x.shape[-1]
+    rows = math.prod(x.shape[:-1])
+    scale = 0.2 * math.sqrt(max(n, rows)) if match_adam else math.sqrt(max(1.0, n / max(1, rows)))
+    return scale * xp.reshape(orthogonalized(xp, xp.reshape(x, (rows, n)), iterations), x.shape)
 
 
 def orthogonalized(xp: Any, x: Any, iterations: int) -> Any:
@@ -270,11 +280,15 @@ def orthogonalized(xp: Any, x: Any, iterations: int) -> Any:
     return x.mT if is_tall else x
 
 
-@update()
-def average(xp: Any, p: Any, g: Any, state: State, *, t: Any, decay: float) -> tuple[Any, State]:
-    """Exponential moving average p of values g: p ← d p + (1-d) g; the first time p ← g."""
+@update(a=lambda settings: settings.get("narrow", False))
+def average(xp: Any, p: Any, g: Any, state: State, *, t: Any, decay: float, narrow: bool = False) -> tuple[Any, State]:
+    """Exponential moving average p of values g: p ← d p + (1-d) g; the first time p ← g.
+
+    Where p is `narrow`, of 16 bits, the state is (a,), the same in float32.
+    """
     d = decay * after_first(xp, t)
-    return d * p + (1 - d) * g, state
+    p = d * (state[0] if state else p) + (1 - d) * g
+    return p, (p,) if state else ()
 
 
 # -- what is done to the gradients of all parameters before a step
@@ -340,7 +354,7 @@ class Guard(NamedTuple):
     clip_value
         The largest absolute value of any element, to which larger ones are brought.
     nonfinite
-        What is done if a gradient is not finite: ``"ignore"``, ``"skip"`` the step, or ``"stop"``: skip all from then.
+        What is done if a gradient is not finite: one of `NONFINITE`.
     loss_scale
         The factor that is in the gradients, or None.
     """
@@ -351,19 +365,13 @@ class Guard(NamedTuple):
     loss_scale: LossScale | None = None
 
     @property
-    def skip(self) -> bool:
-        """Whether a step is left out if a gradient is not finite."""
-        return self.nonfinite != "ignore"
-
-    @property
-    def stop(self) -> bool:
-        """Whether all steps after that are left out too."""
-        return self.nonfinite == "stop"
-
-    @property
     def looks(self) -> bool:
         """Whether the gradients must be looked through before the step."""
-        return self.clip_norm is not None or self.skip
+        return self.clip_norm is not None or self.nonfinite != "ignore"
+
+
+#: A step that is not finite is taken like others; or is skipped; or is skipped with all further ones, if it is lost.
+NONFINITE = ("ignore", "skip", "stop")
 
 
 def measure(xp: Any, gradients: Sequence[Any], dtype: Any) -> tuple[Any, Any]:
@@ -402,7 +410,7 @@ def rescale(xp: Any, rule: LossScale, scale: Any, good: Any, finite: Any) -> tup
 # -- where parameters and state are kept
 
 #: What a store counts.
-COUNTS = ("steps", "skipped", "good")
+COUNTS = ("steps", "skipped", "good", "failed")
 
 
 def is_narrow(dtype: Any) -> bool:
@@ -441,7 +449,8 @@ class Store:
     steps, skipped, good : int or 0-d array
         Steps taken, steps skipped since a gradient was not finite, and steps taken since the loss scale last changed.
     failed : int or 0-d array
-        Steps taken and skipped before the first gradient that was not finite, where that stops the optimizer, or -1.
+        The number of the first step that was lost, counting from 0 those taken and skipped, or -1. Lost is one that is
+        not finite, if not for the loss scale, which can be lowered.
     norm : 0-d array or None
         The norm of the last gradients, if they were looked through.
     scale : 0-d array or None
@@ -508,16 +517,15 @@ class Store:
         for name, count in counts.items():
             setattr(self, name, int(count) if isinstance(getattr(self, name), int) else count)
         self.scale = scale
-        self.clear()
 
     def clear(self) -> None:
-        """Go on after a gradient that was not finite."""
-        self.failed = -1 if isinstance(self.failed, int) else self.failed * 0 - 1
+        """Forget that a step was lost."""
+        self.failed = self.failed * 0 - 1
 
     def step(self, gradients: Sequence[Any], settings: Sequence[Settings], value: Any = None) -> None:
         """Change the parameters and their state; where the gradient is None, leave them as they are.
 
-        A `value` that is not finite counts as such a gradient.
+        The `value`, a 0-d array or None, must be finite as they must.
         """
         xp, guard, rule = self.xp, self.guard, self.guard.loss_scale
         gradients = self._widened(gradients)
@@ -530,21 +538,13 @@ class Store:
             factor = 1 / xp.astype(self.scale, self._dtype)
         if guard.looks:
             self.norm, finite = measure(xp, [g for g in gradients if g is not None], self._dtype)
-            if value is not None:
-                finite = finite & xp.isfinite(value)
             if factor is not None:
                 self.norm = self.norm * factor
             if guard.clip_norm is not None:
                 clip = clip_factor(xp, self.norm, guard.clip_norm)
                 factor = clip if factor is None else factor * clip
-            if guard.skip:
-                take = finite
-            if guard.stop:
-                is_first = (self.failed < 0) & ~finite
-                self.failed = xp.where(is_first, self.steps + self.skipped, self.failed)
-                take = self.failed < 0
-            if rule is not None and rule.dynamic:
-                self.scale, self.good = rescale(xp, rule, self.scale, self.good, finite)
+            if guard.nonfinite != "ignore":
+                take = self._judge(finite, value)
         t = self.steps + 1
         self._update(gradients, settings, t, factor, take)
         if take is None:
@@ -553,9 +553,19 @@ class Store:
             self.steps = xp.where(take, t, self.steps)
             self.skipped = self.skipped + xp.astype(~take, xp.int32)
 
-    def _update(
-        self, gradients: Sequence[Any], settings: Sequence[Settings], t: Any, factor: Any, take: Any
-    ) -> None:
+    def _judge(self, finite: Any, value: Any) -> Any:
+        """Return whether a step is taken whose gradients are `finite`; set the loss scale by it, and `failed`."""
+        xp, rule = self.xp, self.guard.loss_scale
+        sound = xp.ones_like(finite) if value is None else xp.isfinite(value)
+        finite = finite & sound
+        lost = ~finite
+        if rule is not None and rule.dynamic:
+            lost = lost & ~(sound & (self.scale * rule.backoff >= SMALLEST_SCALE))
+            self.scale, self.good = rescale(xp, rule, self.scale, self.good, finite)
+        self.failed = xp.where(lost & (self.failed < 0), self.steps + self.skipped, self.failed)
+        return finite if self.guard.nonfinite == "skip" else finite & (self.failed < 0)
+
+    def _update(self, gradients: Sequence[Any], settings: Sequence[Settings], t: Any, factor: Any, take: Any) -> None:
         xp, clip_value = self.xp, self.guard.clip_value
         for k, (p, g) in enumerate(zip(self._widened(self.arrays), gradients, strict=True)):
             if g is None:

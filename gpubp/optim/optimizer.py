@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from operator import is_not
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from ..boundary import is_complex
 from ..capture import Member, NotCapturable, recording
 from ..device import device_of, library, move, raw_namespace, to_numpy
-from ..functions.update import COUNTS, Guard, LossScale, Store, Update, check_number
+from ..functions.update import COUNTS, NONFINITE, Guard, LossScale, Settings, Store, Update, check_number
 from ..fused import load_kernels
 from ..layout import Layout
 from ..namespace import twin_of
@@ -19,20 +20,24 @@ from ..nn.parameter import check_built
 from ..nn.surgery import listed_paths
 from ..tree import leaves_with_paths
 
-
 #: Settings that are True or False.
 SWITCHES = ("nesterov", "decoupled", "centered", "amsgrad", "maximize", "match_adam", "orthogonal")
 
 
-class Options(TypedDict, total=False):
-    """The options that all optimizers have; see `Optimizer`."""
+class Guarding(TypedDict, total=False):
+    """What is done to all gradients; see `Optimizer`."""
 
-    groups: Mapping[str, Mapping[str, Any]] | None
-    maximize: bool
     clip_norm: float | None
     clip_value: float | None
     nonfinite: str
     loss_scale: LossScale | float | str | None
+
+
+class Options(Guarding, total=False):
+    """The options that all optimizers have; see `Optimizer`."""
+
+    groups: Mapping[str, Mapping[str, Any]] | None
+    maximize: bool
 
 
 class Optimizer(Member):
@@ -66,10 +71,11 @@ class Optimizer(Member):
     nonfinite
         What is done with a gradient that is infinite or NaN: ``"ignore"``: as with others. ``"skip"``: the step is left
         out, so that parameters, state and the number of steps stay as they are. ``"stop"``: so are all steps after it,
-        until `clear` is called, and `failed` says which was the first.
+        until `clear` is called; `failed` says which was the first.
     loss_scale
         None, a factor, ``"dynamic"`` for ``LossScale()``, or a `LossScale`: by what the loss was multiplied, as
-        `scale` says, when the gradient was computed. A dynamic one skips steps that are not finite.
+        `scale` says, when the gradient was computed. A dynamic one skips steps that are not finite, and is lowered;
+        that alone neither counts in `failed` nor stops.
 
     Attributes
     ----------
@@ -78,7 +84,8 @@ class Optimizer(Member):
     lr_factor : float
         By which every learning rate is multiplied; 1 until it is changed.
     calls : int
-        How many times `step` was called, which is the number of the next step to a schedule.
+        How many times `step` was called, which is the number of the next step to a schedule. A state has it as the sum
+        of ``steps`` and ``skipped``.
 
     Raises
     ------
@@ -94,16 +101,13 @@ class Optimizer(Member):
     names: tuple[str, ...] = ("lr",)  #: of the settings, which are attributes and may differ among groups
 
     def __init__(self, tree: Any, lr: Any, **options: Unpack[Options]) -> None:
-        guard = _guard(
-            options.pop("clip_norm", None),
-            options.pop("clip_value", None),
-            options.pop("nonfinite", "ignore"),
-            options.pop("loss_scale", None),
-        )
+        if unknown := [name for name in options if name not in Options.__annotations__]:
+            kind = type(self).__name__
+            known = ", ".join((*self.names, *Options.__annotations__))
+            raise TypeError(f"{kind} has no option {', '.join(unknown)}; it has {known}")
         groups = options.pop("groups", None) or {}
         self.maximize = options.pop("maximize", False)
-        if options:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(options)}")
+        guard = _guard(**options)  # type: ignore[misc]
         check_built(tree)
         self.lr, self.lr_factor, self.calls = lr, 1.0, 0
         self.tree, self._layout = tree, Layout(tree)
@@ -119,29 +123,23 @@ class Optimizer(Member):
         self._own = sorted(set(self._first))
         self._specs = [(tuple(x.shape), x.dtype) for x in arrays]
         self._shapes = [self._specs[k][0] for k in self._own]
-        self._group(groups)
-        self.check(self.settings() | {"maximize": self.maximize})
+        self._group(groups, arrays)
         for other in self._others:
-            self.check(self.settings() | other)
-        settings = self._settings()
+            check_settings(self.settings() | {"maximize": self.maximize} | other)
         load_kernels(name := twin_of(arrays[0]).library)
-        make = Store.of_library.get(name, Store)
-        self._store = make(self.rule, [arrays[k] for k in self._own], self._groups, settings, guard)
+        self._make = Store.of_library.get(name, Store)
+        self._store = self._store_for(guard)
         self._put()
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments of the update, as they are outside of all groups."""
         return {name: getattr(self, name) for name in self.names}
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings out of their range; also those of a group."""
-        check_settings(settings)
-
-    def of_shape(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Return the settings that follow from a parameter's shape."""
+    def settings_for(self, p: Any) -> dict[str, Any]:
+        """Return the settings that follow from a parameter's shape and dtype, whatever its groups say."""
         return {}
 
-    def _group(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    def _group(self, groups: Mapping[str, Mapping[str, Any]], arrays: Sequence[Any]) -> None:
         """Find each parameter's group: those that differ in the same settings are one."""
         paths: dict[int, list[str]] = {}
         for path, k in zip(self._layout.paths, self._first, strict=True):
@@ -150,15 +148,20 @@ class Optimizer(Member):
         self._others: list[dict[str, Any]] = []
         self._groups: list[int] = []
         for k in self._own:
-            other = self.of_shape(self._specs[k][0])
+            other: dict[str, Any] = {}
             for pattern, options in patterns:
                 if any(map(pattern.match, paths[k])):
                     other |= options
+            other |= self.settings_for(arrays[k])
             if other not in self._others:
                 self._others.append(other)
             self._groups.append(self._others.index(other))
 
-    def _settings(self) -> list[dict[str, Any]]:
+    def _store_for(self, guard: Guard) -> Store:
+        arrays = self._layout.read(self.tree)
+        return self._make(self.rule, [arrays[k] for k in self._own], self._groups, self._settings(), guard)
+
+    def _settings(self) -> list[Settings]:
         """The keyword arguments of the next update of each group."""
         own = self.settings()
         if self.maximize:
@@ -187,8 +190,12 @@ class Optimizer(Member):
         Raises
         ------
         TypeError, ValueError
-            If it has another structure, an array of another shape, or no array at all.
+            If the gradient has another structure, an array of another shape, or no array at all; if the value is no
+            0-d array.
         """
+        if value is not None and getattr(value, "shape", None) != ():
+            given = getattr(value, "shape", type(value).__name__)
+            raise TypeError(f"value must be the loss, a 0-d array, got {given}")
         try:
             arrays = self._layout.read(self.tree)
             if any(map(is_not, arrays, self._known)):
@@ -206,6 +213,8 @@ class Optimizer(Member):
         if now is not None:
             if not store.is_device:
                 raise NotCapturable("its optimizer makes new arrays at every step, for want of a kernel for its dtypes")
+            if any(self is member for member in now.members):
+                raise NotCapturable("its optimizer takes two steps, where a launch counts one")
             now.join(self)
         elif store.is_device:
             store.refresh(settings)
@@ -243,14 +252,15 @@ class Optimizer(Member):
 
     @property
     def failed(self) -> Any:
-        """How many calls came before the first gradient that was not finite, since when steps are left out; or -1.
+        """Which call of `step`, counted from 0, was the first that was not finite.
 
-        A 0-d array where the parameters are, or a number; always -1 unless ``nonfinite="stop"``.
+        It is a 0-d array where the parameters are, and -1 if there was none since `clear`, and always with
+        ``nonfinite="ignore"``.
         """
-        return self._store.failed
+        return self._store.count("failed")
 
     def clear(self) -> None:
-        """Step again, after a gradient that was not finite has stopped the optimizer."""
+        """Forget what failed; an optimizer that has stopped steps again."""
         self._store.clear()
 
     @property
@@ -269,25 +279,41 @@ class Optimizer(Member):
         """
         return self._store.scale
 
-    def scale_loss(self, loss_scale: LossScale | float | str) -> None:
-        """Expect the gradients of a scaled loss from now on, as if the option `loss_scale` had been given at first."""
+    @property
+    def nonfinite(self) -> str:
+        """What is done with a gradient that is not finite."""
+        return self._store.guard.nonfinite
+
+    def guard(self, **options: Unpack[Guarding]) -> None:
+        """Change some of the options clip_norm, clip_value, nonfinite and loss_scale from now on.
+
+        A loss scale that is given begins as at first; all else that the optimizer remembers stays.
+        """
+        self._renew(_guard(**(self._store.guard._asdict() | options)), "loss_scale" in options)
+
+    def _renew(self, guard: Guard, scaled_anew: bool = False) -> None:
+        """Have another store for the same state."""
         old = self._store
-        guard = _guard(old.guard.clip_norm, old.guard.clip_value, old.guard.nonfinite, loss_scale)
-        arrays = self._layout.read(self.tree)
-        new = type(old)(self.rule, [arrays[k] for k in self._own], self._groups, self._settings(), guard)
+        new = self._store_for(guard)
         slots = [tuple(old.xp.asarray(x, copy=True) for x in state) for state in old.slots]
-        new.restore(slots, {name: old.count(name) for name in COUNTS}, new.scale)
+        new.restore(slots, {name: old.count(name) for name in COUNTS}, new.scale if scaled_anew else old.scale)
         self._store = new
         self._put()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = new = copy.copy(self)
+        new.tree, new._others = copy.deepcopy(self.tree, memo), [dict(other) for other in self._others]
+        new._renew(self._store.guard)
+        return new
 
     # -- files
 
     def state(self) -> dict[str, Any]:
         """Return copies of all that the optimizer remembers, by name, as arrays where the parameters are.
 
-        ``steps``, ``skipped``, ``good`` (steps in a row without overflow since the loss scale changed) and, if there
-        is a loss scale, ``scale``: 0-d arrays. And for each parameter its arrays of state, named by what they are and
-        the path, such as ``m layers[0].W``.
+        ``steps``, ``skipped``, ``good`` (steps in a row without overflow since the loss scale changed), ``failed`` and,
+        if there is a loss scale, ``scale``: 0-d arrays. And for each parameter its arrays of state, named by what they
+        are and the path, such as ``m layers[0].W``.
         """
         xp = raw_namespace(self._store.arrays[0])
         return {name: xp.asarray(x, copy=True) for name, x in self._remembered().items()}
@@ -433,7 +459,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def _guard(
-    clip_norm: float | None, clip_value: float | None, nonfinite: str, loss_scale: LossScale | float | str | None
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    nonfinite: str = "ignore",
+    loss_scale: LossScale | float | str | None = None,
 ) -> Guard:
     for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if bound is not None:
@@ -442,7 +471,7 @@ def _guard(
                 raise ValueError(f"{name} must be above 0 or None, got {bound}")
     if clip_norm is not None and clip_value is not None:
         raise ValueError("clip_norm and clip_value exclude each other: give one of them")
-    if nonfinite not in ("ignore", "skip", "stop"):
+    if nonfinite not in NONFINITE:
         raise ValueError(f"nonfinite must be 'ignore', 'skip' or 'stop', got {nonfinite!r}")
     if isinstance(loss_scale, str):
         if loss_scale != "dynamic":

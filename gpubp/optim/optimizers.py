@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from ..device import raw_namespace
+from ..boundary import is_complex
 from ..functions import update as rules
-from ..functions.update import check_number
-from ..nn.parameter import check_built
-from ..tree import cells_with_paths, map_distinct
-from .optimizer import Options, Optimizer
+from .optimizer import Optimizer, Options
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Average", "Lion", "Muon", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "RMSprop"]
 
 
 class SGD(Optimizer):
@@ -253,8 +250,8 @@ class Lion(Optimizer):
 class Muon(Optimizer):
     """Muon, whose steps of a matrix are its orthogonalized momentum; see `gpubp.functions.update.muon`.
 
-    Parameters of two and more axes are such matrices, the last axis their columns; all others are stepped by AdamW.
-    Embeddings and the last layer of a net are better stepped so too: ``groups={"layers[4]": {"orthogonal": False}}``.
+    Real parameters of two and more axes are such matrices, the last axis their columns. All others are stepped by
+    AdamW, and so should be embeddings and the last layer of a net: ``groups={"layers[4]": {"orthogonal": False}}``.
 
     Parameters
     ----------
@@ -303,54 +300,10 @@ class Muon(Optimizer):
         self.betas, self.eps, self.weight_decay, self.decoupled = betas, eps, weight_decay, decoupled
         super().__init__(tree, lr, **options)
 
-    def of_shape(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        return {} if len(shape) >= 2 else {"orthogonal": False}
+    def fixed_numbers(self) -> Any:
+        """Return the numbers that became part of a captured step."""
+        return [(settings["iterations"], settings["match_adam"]) for settings in self._settings()]
 
-
-class Average(Optimizer):
-    """The exponential moving average of a net's weights, a ← d a + (1-d) w, which is often better than the last ones.
-
-    Parameters
-    ----------
-    source
-        The net, or the dict or list of arrays, whose average is kept. Its arrays may be on any device, and be changed by
-        an optimizer; make the average after that.
-    decay
-        The factor d. The first `update` takes the weights as they are.
-
-    Notes
-    -----
-    Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992; with exponential weights as in
-    Tarvainen, Valpola, "Mean teachers are better role models", 2017.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Dense(2, 2), seed=0)
-    >>> opt, average = bp.optim.SGD(net, 0.1), bp.optim.Average(net, 0.99)
-    >>> grads = bp.grad(lambda net: np.sum(net(np.ones((1, 2), "float32"))))(net)
-    >>> opt.step(grads)
-    >>> average.update()
-    >>> y = average.net(np.ones((1, 2), "float32"))
-    """
-
-    rule = rules.average
-    names = ("decay",)
-
-    def __init__(self, source: Any, decay: float = 0.999) -> None:
-        check_built(source)
-        check_number("decay", decay)
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be from 0 to below 1, got {decay}")
-        self.source, self.decay = source, decay
-        super().__init__(map_distinct(lambda x: raw_namespace(x).asarray(x, copy=True), source), 0.0)
-
-    def update(self) -> None:
-        """Take the weights as they are now into the average; after each step of the optimizer."""
-        self.step(self.source)
-
-    @property
-    def net(self) -> Any:
-        """A net of the same kind whose parameters are the averages, and whose cells hold what the net's do now."""
-        for (_, own), (_, cell) in zip(cells_with_paths(self.tree), cells_with_paths(self.source), strict=True):
-            own.held = cell.held
-        return self.tree
+    def settings_for(self, p: Any) -> dict[str, Any]:
+        """Have AdamW for what is no matrix."""
+        return {} if p.ndim >= 2 and not is_complex(p) else {"orthogonal": False}

@@ -11,7 +11,6 @@ import numpy as np
 from ...functions import update as definitions
 from ...functions.update import (
     SMALLEST_SCALE,
-    Guard,
     LossScale,
     Settings,
     State,
@@ -122,10 +121,13 @@ def _lion(p: Any, g: Any, state: Any, temporary: Any, *, t: int, lr: float, beta
     _add(m, _multiply(g, 1 - beta2, g), m)
 
 
-def _average(p: Any, g: Any, state: Any, temporary: Any, *, t: int, decay: float) -> None:
+def _average(p: Any, g: Any, state: Any, temporary: Any, *, t: int, decay: float, narrow: bool = False) -> None:
     d = decay if t > 1 else 0.0
-    _multiply(p, d, p)
-    _add(p, _multiply(g, 1 - d, temporary), p)
+    a = state[0] if state else p
+    _multiply(a, d, a)
+    _add(a, _multiply(g, 1 - d, temporary), a)
+    if state:
+        p[...] = a
 
 
 for _definition, _in_place in (
@@ -200,20 +202,24 @@ class FlatStore(Store):
         given = [g for g in gradients if g is not None]
         norm = math.sqrt(sum(map(_square, given))) * factor
         finite = math.isfinite(norm) or all(bool(np.isfinite(g).all()) for g in given)
-        if value is not None:
-            finite = finite and bool(np.isfinite(value))
         self.norm = np.asarray(norm)
         clip_norm = guard.clip_norm
         if clip_norm is not None and not math.isinf(clip_norm):
             clip = clip_norm / (norm + 1e-6)
             factor *= 1.0 if clip > 1.0 else clip  # NaN stays NaN
+        return factor, guard.nonfinite == "ignore" or self._judge(finite, value)
+
+    def _judge(self, finite: bool, value: Any) -> bool:
+        rule = self.guard.loss_scale
+        sound = value is None or math.isfinite(value)
+        finite = finite and sound
+        lost = not finite
         if rule is not None and rule.dynamic:
+            lost = lost and not (sound and self.scale * np.float32(rule.backoff) >= SMALLEST_SCALE)
             self._rescale(rule, finite)
-        if guard.stop:
-            if self.failed < 0 and not finite:
-                self.failed = self.steps + self.skipped
-            return factor, self.failed < 0
-        return factor, finite or not guard.skip
+        if lost and self.failed < 0:
+            self.failed = self.steps + self.skipped
+        return finite and (self.guard.nonfinite == "skip" or self.failed < 0)
 
     def _rescale(self, rule: LossScale, finite: bool) -> None:
         by = 1.0
@@ -238,15 +244,19 @@ def _square(g: Any) -> float:
 
 
 class _Buffer:
-    """One flat buffer of parameters, with its state and room for the gradient. 16-bit ones are computed in float32."""
+    """One flat buffer of parameters, with its state and room for the gradient.
+
+    16-bit ones are computed in float32. Complex numbers are pairs of real ones to an update.
+    """
 
     def __init__(self, in_place: InPlace, arrays: Sequence[Any], slots: int, clip_value: float | None) -> None:
         dtype = arrays[0].dtype
         n = sum(x.size for x in arrays)
         self.in_place, self.clip_value, self.n = in_place, clip_value, n
-        self.narrow = is_narrow(dtype)
-        self.large = len(arrays) == 1 and n > SMALL
         self.flat = np.empty(n, dtype)
+        self.narrow = is_narrow(dtype)
+        self.real = self.flat.real.dtype if dtype.kind == "c" else None
+        self.large = len(arrays) == 1 and n > SMALL
         wide = np.float32 if self.narrow else dtype
         self.state = tuple(np.zeros(n, wide) for _ in range(slots))
         room = CHUNK if self.large else n
@@ -286,6 +296,8 @@ class _Buffer:
             self._update(self.flat[part], g, state, self.temporary[: len(g)], factor, t, settings)
 
     def _update(self, p: Any, g: Any, state: Any, temporary: Any, factor: float, t: int, settings: Settings) -> None:
+        if self.real is not None:
+            p, g, temporary, *state = (x.view(self.real) for x in (p, g, temporary, *state))
         if factor != 1.0:
             _multiply(g, factor, g)
         if self.clip_value is not None:
