@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import csv as csv_module
 import io
 import math
 import os
+import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .opening import File, naming, opened
+from .opening import LINE, File, naming, opened_text, undecodable
 
 __all__ = ["KINDS", "MISSING", "Table", "csv"]
 
@@ -28,8 +27,12 @@ KINDS = ("number", "category", "text")
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 
 _CELLS = 2**15  # of a piece
-_LINE = 2**24  # characters, beyond which this is no table
 _HEADER = 128  # bytes of an .npy file before its data
+
+_UNUSUAL = {
+    "date": re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./-]\d\d?[./-]\d{2}(\d{2})?([ T].*)?"),
+    "number with a decimal comma (decimal=',')": re.compile(r"[+-]?\d+,\d+"),
+}
 
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
 
@@ -46,7 +49,7 @@ class Table:
     numbers, codes
         One row for each of the file's: the number columns in float64, where NaN is missing; of the other columns which
         of its categories a cell is, -1 if it is missing. They are arrays in memory or memory-mapped files.
-    texts
+    text
         A function that reads a text column from the file, by name.
     """
 
@@ -56,9 +59,9 @@ class Table:
         columns: Sequence[_Column],
         numbers: np.ndarray,
         codes: np.ndarray,
-        texts: Callable[[str], np.ndarray],
+        text: Callable[[str], np.ndarray],
     ) -> None:
-        self.file, self.numbers, self.codes, self._texts = os.fspath(file), numbers, codes, texts
+        self.file, self.numbers, self.codes, self._text = os.fspath(file), numbers, codes, text
         self._columns = {column.name: column for column in columns}
         self.names = tuple(self._columns)  #: of the columns, in the file's order
         self.kinds = {column.name: column.kind for column in columns}  #: of each column, one of `KINDS`
@@ -80,7 +83,7 @@ class Table:
             numbers: np.ndarray = self.numbers[:, self.place[name]]
             return numbers
         if kind == "text":
-            return self._texts(name)
+            return self._text(name)
         cells: np.ndarray = np.array([*self.categories(name), ""])[self.codes[:, self.place[name]]]
         return cells
 
@@ -95,15 +98,18 @@ class Table:
         return tuple(self._columns[name].values)
 
     def doubt(self, name: str) -> str | None:
-        """Return what is strange in a column: few of its cells are no numbers, or it does no more than count rows."""
+        """Return what is strange in a column: few of its cells are no numbers; it counts the rows; it holds dates."""
         column = self._columns[name]
-        if column.kind == "number" and column.counts_rows and column.high - column.low >= 9:
-            return "it counts the rows"
+        if column.kind == "number":
+            return "it counts the rows" if column.counts_rows and column.high - column.low >= 9 else None
+        for what, pattern in _UNUSUAL.items():
+            if pattern.fullmatch(column.first):
+                return f"{_shown(column.first)} looks like a {what}"
         if column.example is None or column.good < column.bad:
             return None
         (line, cell), rest = column.example, column.bad - 1
         and_others = f" and {rest} others are no numbers either" if rest else ""
-        return f"line {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
+        return f"{column.unit} {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
 
     def report(self) -> str:
         """Return what is known of the columns, a line each: kind, missing cells, range or most frequent values."""
@@ -120,13 +126,16 @@ class Table:
 class _Column:
     """What has been found of a column so far; it turns cells to numbers, or to codes of categories."""
 
-    def __init__(self, name: str, kind: str | None, missing: frozenset[str], most: int) -> None:
-        self.name, self.kind, self.is_told = name, kind or "number", kind is not None
-        self._missing, self._most = missing, most
+    def __init__(
+        self, name: str, kind: str | None, *, unit: str, missing: frozenset[str], decimal: str, most: int
+    ) -> None:
+        self.name, self.kind, self.is_told, self.unit = name, kind or "number", kind is not None, unit
+        self._missing, self._decimal, self._most = missing, decimal, most
         self.missing = self.good = self.bad = 0
         self.example: tuple[int, str] | None = None  # the first cell that is no number, and its line
         self.low, self.high = math.inf, -math.inf
         self.counts_rows, self._last = True, math.nan  # whether each number is one more than that before
+        self.first = ""  # category
         self.values: list[str] = []
         self.counts = np.zeros(0, np.int64)
         self._index: dict[str, int] = {}
@@ -154,7 +163,10 @@ class _Column:
 
     def _numbers(self, cells: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
         if isinstance(cells, np.ndarray):
+            self.good += len(cells)
             return cells
+        if self._decimal != ".":
+            cells = [cell.replace(self._decimal, ".") for cell in cells]
         try:
             if "_" in "".join(cells):  # which float() would pass over
                 raise ValueError
@@ -171,7 +183,8 @@ class _Column:
                 self.good += 1
                 numbers[row] = number
             elif self.is_told:
-                raise ValueError(f"line {lines[row]}: column {self.name!r} holds {_shown(cell)}, which is no number")
+                where = f"{self.unit} {lines[row]}"
+                raise ValueError(f"{where}: column {self.name!r} holds {_shown(cell)}, which is no number")
             else:
                 self.bad += 1
                 self.example = self.example or (lines[row], cell)
@@ -183,6 +196,7 @@ class _Column:
             if None not in codes:
                 return codes
             codes = [self._code(cell) if code is None else code for code, cell in zip(codes, cells, strict=True)]
+            self.first = self.first or next(iter(self.values), "")
             if len(self.values) <= self._most:
                 return codes
             self.kind, self.values, self._index, self.counts = "text", [], {}, self.counts[:0]
@@ -213,11 +227,12 @@ class _Column:
         return f"{len(self.values)} different: {shown}{', ...' if len(self.values) > 4 else ''}"
 
 
-class _Store:
+class Store:
     """Rows of a matrix: in memory while they are few, then in a file that is memory-mapped."""
 
     def __init__(self, dtype: Any, limit: int, file: Path | None) -> None:
         self._dtype, self._limit, self._file = np.dtype(dtype), limit, file
+        self._part = Path(f"{file}.{os.getpid()}.part")
         self._parts: list[np.ndarray] = []
         self._rows = self._width = 0
         self._stream: Any = None
@@ -233,7 +248,7 @@ class _Store:
 
     def _write(self) -> None:
         if self._stream is None:
-            self._stream = tempfile.TemporaryFile() if self._file is None else open(self._file, "w+b")  # noqa: SIM115
+            self._stream = tempfile.TemporaryFile() if self._file is None else open(self._part, "w+b")  # noqa: SIM115
             self._stream.write(bytes(_HEADER))
         for part in self._parts:
             self._stream.write(part)
@@ -252,9 +267,28 @@ class _Store:
             self._stream.seek(0)
             self._stream.write(header.getvalue())
             self._stream.flush()
+            if self._file is not None:  # in the place of an older one, which may be mapped
+                os.replace(self._part, self._file)
             if not self._rows * self._width:
                 return np.empty(shape, self._dtype)
             return np.asarray(np.memmap(self._stream, self._dtype, "r", _HEADER, shape))
+
+
+def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -> dict[str, str]:
+    """Return the kinds that the user has told of the columns, directly or by a table or encoding."""
+    for name, kind in (kinds or {}).items():
+        if name not in names:
+            raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, names)}")
+        if kind not in KINDS:
+            raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
+    return {name: kind for name, kind in ({} if like is None else like.kinds).items() if name in names} | dict(
+        kinds or {}
+    )
+
+
+def rows_of_a_piece(width: int) -> int:
+    """Return how many rows of so many cells are read at once."""
+    return max(1, _CELLS // width)
 
 
 def fill(
@@ -262,33 +296,42 @@ def fill(
     names: Sequence[str],
     kinds: Mapping[str, str],
     pieces: Callable[[], Iterable[Piece]],
-    texts: Callable[[str], np.ndarray],
     *,
-    missing: Iterable[str],
+    unit: str,
+    missing: Iterable[str] = ("",),
+    decimal: str = ".",
     max_categories: int,
     memory: int,
     cache: File | None,
 ) -> Table:
     """Read a table by pieces; a second time if a column began with numbers and is not all of numbers."""
-    for name, kind in kinds.items():
-        if kind not in KINDS:
-            raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
     if cache is not None:
         Path(cache).mkdir(parents=True, exist_ok=True)
     spellings = frozenset(spelling.strip().lower() for spelling in missing)
 
     def read(kinds: Mapping[str, str]) -> tuple[list[_Column], np.ndarray, np.ndarray]:
-        columns = [_Column(name, kinds.get(name), spellings, max_categories) for name in names]
+        columns = [
+            _Column(name, kinds.get(name), unit=unit, missing=spellings, decimal=decimal, most=max_categories)
+            for name in names
+        ]
         stores = [
-            _Store(dtype, memory, None if cache is None else Path(cache, name))
+            Store(dtype, memory, None if cache is None else Path(cache, name))
             for dtype, name in ((np.float64, "numbers.npy"), (np.int32, "codes.npy"))
         ]
         for lines, cells in pieces():
+            if not len(lines):
+                continue
             parts = [column.take(part, lines) for column, part in zip(columns, cells, strict=True)]
             for store, kind in zip(stores, "fi", strict=True):
                 store.append([part for part in parts if part.dtype.kind == kind], len(lines))
         numbers, codes = (store.array() for store in stores)
         return columns, numbers, codes
+
+    def text(name: str) -> np.ndarray:
+        place = list(names).index(name)
+        with naming(file):
+            cells = [cell.strip() for _, columns in pieces() for cell in columns[place]]
+        return np.array(["" if cell.lower() in spellings else cell for cell in cells])
 
     columns, numbers, codes = read(kinds)
     if doubtful := {column.name: column for column in columns if column.kind == "number" and column.bad}:
@@ -299,7 +342,7 @@ def fill(
                 column.good, column.bad, column.example = seen.good, seen.bad, seen.example
     if not len(numbers):
         raise ValueError(f"{os.fspath(file)} has no rows of data")
-    return Table(file, columns, numbers, codes, texts)
+    return Table(file, columns, numbers, codes, text)
 
 
 # -- CSV
@@ -313,6 +356,7 @@ def csv(
     kinds: Mapping[str, str] | None = None,
     like: Any = None,
     missing: Iterable[str] = MISSING,
+    decimal: str = ".",
     encoding: str = "utf-8",
     max_categories: int = 1000,
     memory: int = 2**28,
@@ -338,6 +382,8 @@ def csv(
         A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
     missing
         Spellings of a missing cell, in capital or small letters.
+    decimal
+        What stands before a number's fraction, such as ``","``.
     encoding
         Of the file's characters; a byte order mark is passed over.
     max_categories
@@ -362,15 +408,9 @@ def csv(
     """
     with naming(file):
         form = _Form(file, header, delimiter, encoding)
-        told = dict(kinds or {})
-        for name in told:
-            if name not in form.names:
-                raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, form.names)}")
-        if like is not None:
-            told = {name: kind for name, kind in like.kinds.items() if name in form.names} | told
         return fill(
-            file, form.names, told, form.pieces, form.text,
-            missing=missing, max_categories=max_categories, memory=memory, cache=cache,
+            file, form.names, kinds_of(kinds, like, form.names), form.pieces,
+            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
@@ -380,15 +420,7 @@ class _Form:
     def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter must be one character, got {delimiter!r}")
-        try:
-            self._encoding = codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError(f"Python knows no encoding {encoding!r}") from None
-        self._file = file
-        with opened(file) as stream:
-            start = stream.read(4)
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and not self._encoding.startswith("utf-16"):
-            raise ValueError("this is UTF-16 text: give encoding='utf-16', or save it as UTF-8")
+        self._file, self._encoding = file, encoding
         self._delimiter = delimiter or ","
         if delimiter is None:
             with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
@@ -402,8 +434,7 @@ class _Form:
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
-        encoding = "utf-8-sig" if self._encoding == "utf-8" else self._encoding
-        return _Lines(io.TextIOWrapper(opened(self._file), encoding=encoding, newline=""))
+        return _Lines(opened_text(self._file, self._encoding, newline=""))
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not blank, each with the line it begins at."""
@@ -414,7 +445,7 @@ class _Form:
                 try:
                     row = next(reader, None)
                 except UnicodeError:
-                    raise ValueError(_undecodable(self._file, self._encoding)) from None
+                    raise ValueError(undecodable(self._file, self._encoding)) from None
                 except csv_module.Error as error:
                     raise ValueError(f"line {line}: {error}") from None
                 if row is None:
@@ -428,17 +459,13 @@ class _Form:
         rows = self._rows()
         if self._has_header:
             next(rows)
-        while piece := list(islice(rows, max(1, _CELLS // width))):
+        while piece := list(islice(rows, rows_of_a_piece(width))):
             for line, row in piece:
                 if len(row) != width:
                     cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
                     wanted = "the first line has" if not self._has_header else "there are names for"
                     raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {_shown(','.join(row))}")
             yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
-
-    def text(self, name: str) -> np.ndarray:
-        place = self.names.index(name)
-        return np.array([cell.strip() for _, cells in self.pieces() for cell in cells[place]])
 
 
 class _Lines:
@@ -451,10 +478,10 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(_LINE)
+        line = self._stream.readline(LINE)
         self._line += 1
-        if len(line) == _LINE:
-            raise ValueError(f"line {self._line} is longer than {_LINE} characters: this is no table")
+        if len(line) == LINE:
+            raise ValueError(f"line {self._line} is longer than {LINE} characters: this is no table")
         if not line:
             raise StopIteration
         return line
@@ -464,17 +491,6 @@ class _Lines:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def _undecodable(file: File, encoding: str) -> str:
-    """Say which line is not in the encoding."""
-    with suppress(EOFError, OSError, zlib.error), opened(file) as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(_LINE), b""), 1):
-            try:
-                line.decode(encoding)
-            except UnicodeError as error:
-                return f"line {number} is not {encoding} text ({error}); give encoding=, such as 'latin-1'"
-    return f"this is not {encoding} text"
 
 
 def _delimiter_of(lines: list[str]) -> str:
@@ -499,10 +515,17 @@ def _is_header(rows: list[list[str]]) -> bool:
 
 
 def _names(cells: Sequence[str]) -> list[str]:
-    names = [cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)]
-    for k, name in enumerate(names):
-        if name in names[:k]:
-            raise ValueError(f"columns {names.index(name) + 1} and {k + 1} are both named {name!r}")
+    return check_names([cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)])
+
+
+def check_names(names: list[str]) -> list[str]:
+    """Return the names of columns, unless there are none, or two are the same."""
+    if not names:
+        raise ValueError("there are no columns")
+    first: dict[str, int] = {}
+    for k, name in enumerate(names, 1):
+        if first.setdefault(name, k) != k:
+            raise ValueError(f"columns {first[name]} and {k} are both named {name!r}")
     return names
 
 
@@ -512,6 +535,13 @@ def as_number(cell: str) -> float | None:
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
+
+
+def spelling(x: float) -> str:
+    """Return how a number is spelled as a category or label: whole ones without a point, NaN as nothing."""
+    if x != x:
+        return ""
+    return str(int(x)) if math.isfinite(x) and x == int(x) else repr(x)
 
 
 def near(name: str, names: Sequence[str]) -> str:
