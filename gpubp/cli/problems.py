@@ -1,0 +1,42 @@
+"""What can go wrong, and the exit status that says so to a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "BadInput", "Failure", "mistakes", "near"]
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+class BadInput(Exception):
+    """What the user gave cannot be: one line to stderr, status 2."""
+
+
+class Failure(Exception):
+    """The run did not come to its end, for no fault of its arguments: one line to stderr, status 1."""
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Take the library's errors about what it was given for the user's, such as of a file that is no table."""
+    try:
+        yield
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise BadInput(told(error)) from error
+
+
+def told(error: BaseException) -> str:
+    """Return an error's message, of an OSError with the name of its file in front."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about a name that is none: what may have been meant, and what there is."""
+    known = list(names)
+    close = get_close_matches(name, known, 1)
+    return f"{f'; did you mean {close[0]!r}?' if close else ''} There are: {', '.join(known)}"
