@@ -236,8 +236,8 @@ NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, F)
         ({"train": (F, LABELS + 5)}, ValueError, "the targets hold the label 6, but the net has 2 outputs"),
         ({"train": (F, LABELS - 1)}, ValueError, r"data\[1\] is an integer array \(int64\) and holds -1 at \(0,\)"),
         ({"train": (np.ones((4, 7)), LABELS)}, ValueError, r"Dense\(3, 5\) expects an input of shape \(..., 3\)"),
-        ({"metrics": ("f1",)}, ValueError, r"names among accuracy, got \('f1',\)"),
-        ({"metrics": "accuracy"}, ValueError, "a tuple of names among accuracy, got 'accuracy'"),
+        ({"metrics": ("f2",)}, ValueError, r"there is no metric 'f2': there are accuracy, confusion"),
+        ({"metrics": "accuracy"}, TypeError, r"a list or tuple, got 'accuracy' alone: write \['accuracy'\]"),
         (
             {"loss": losses.mse},
             TypeError,
@@ -272,7 +272,9 @@ def test_evaluate_computes_as_fit_does():
 
 def test_a_metric_that_does_not_fit_the_net_is_named():
     y = np.ones((4, 2, 2), "float32")
-    caught = check(ValueError, "broadcast", bp.evaluate, net_of(), lambda net, x, y: np.mean(net(x)), (F, y))
+    caught = check(
+        ValueError, "accuracy expects an output", bp.evaluate, net_of(), lambda net, x, y: np.mean(net(x)), (F, y)
+    )
     assert "in the metric 'accuracy' of an output of shape (4, 2)" in caught.value.__notes__[0]
 
 

@@ -69,7 +69,7 @@ def train_digits(
     save(net, folder / "model.safetensors")
     lines = "".join(json.dumps(row) + "\n" for row in history)
     write_atomically(folder / "metrics.jsonl", lines.encode())
-    accuracy = history[-1]["val_accuracy"]  # of the last epoch, not of the best
+    accuracy: float = history[-1]["val_accuracy"]  # of the last epoch, not of the best
     print(f"test accuracy {accuracy:.2%} ({len(test.inputs)} digits)")
     print(f"saved model.safetensors and metrics.jsonl in {folder}")
     return accuracy

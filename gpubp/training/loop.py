@@ -22,30 +22,12 @@ from ..precision import mixed, scaled
 from ..state import State
 from ..transform import value_and_grad
 from ..tree import leaves
+from .metrics import Metric, Totals
 
-__all__ = ["METRICS", "accuracy", "evaluate", "fit"]
+__all__ = ["evaluate", "fit"]
 
 Loss = Callable[..., Any]
-Metric = Callable[[Any, Any], Any]
 Data = Sequence[Any]
-
-
-def accuracy(output: Any, target: Any) -> Any:
-    """Return the share of examples whose largest output is the target's: a label, or the largest of a vector.
-
-    With one output an example, it is a logit: above 0 counts as the label 1.
-    """
-    xp = raw_namespace(output)
-    if output.shape[-1:] == (1,) or output.ndim < 2:
-        hits = (output > 0) == (xp.reshape(target, output.shape) > 0.5)
-    else:
-        labels = target if target.ndim < output.ndim else xp.argmax(target, axis=-1)
-        hits = xp.argmax(output, axis=-1) == labels
-    return xp.mean(xp.astype(hits, output.dtype))
-
-
-#: Metrics by name: functions of a batch's output and target that return a mean over the examples.
-METRICS: dict[str, Metric] = {"accuracy": accuracy}
 
 
 def fit(
@@ -59,11 +41,11 @@ def fit(
     validation: Data | None = None,
     seed: int = 0,
     device: Device | str | None = None,
-    metrics: Sequence[str] = ("accuracy",),
+    metrics: Sequence[str | Metric] = ("accuracy",),
     progress: bool = True,
     capture: bool | str = "auto",
     precision: str | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Train a net.
 
     Parameters
@@ -91,7 +73,7 @@ def fit(
     device
         Where to compute, which must be where the net is; by default there.
     metrics
-        Names from `METRICS`; `accuracy` is of use in classification only, so give ``()`` in regression.
+        Names, as `gpubp.metrics.resolve` takes them, and metrics; ``"accuracy"`` is of use in classification only.
     progress
         Whether to show a progress bar.
     capture
@@ -121,7 +103,7 @@ def fit(
         raise ValueError(f"capture must be True, False or 'auto', got {capture!r}")
     check_at_least_1("epochs", epochs)
     check_at_least_1("batch_size", batch_size)
-    _check_metrics(metrics)
+    names = [metric.name for metric in Totals(metrics).metrics]
     options = _as_the_net(net, device, None)
     _check_precision(precision, options)
     for name, data in (("train", train), ("validation", validation)):
@@ -153,7 +135,7 @@ def fit(
         mean.sum(value, batch[0].shape[0])
 
     step = captured(train_step, required=capture is True) if capture else train_step
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
     size = math.ceil(train[0].shape[0] / batch_size)
     with _Bar(epochs * size, progress) as bar:
         for epoch in range(epochs):
@@ -167,7 +149,7 @@ def fit(
                 raise FloatingPointError(_not_finite(row, history))
             if validation is None:
                 found = evaluate(net, loss, train, metrics=metrics, precision=precision, **options)
-                row |= {name: found[name] for name in metrics}
+                row |= {name: found[name] for name in names}
             else:
                 found = evaluate(net, loss, validation, metrics=metrics, precision=precision, **options)
                 row |= {f"val_{name}": value for name, value in found.items()}
@@ -181,12 +163,12 @@ def evaluate(
     loss: Loss,
     data: Data,
     *,
-    metrics: Sequence[str] = ("accuracy",),
+    metrics: Sequence[str | Metric] = ("accuracy",),
     batch_size: int = 1024,
     device: Device | str | None = None,
     dtype: str | None = None,
     precision: str | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Measure loss and metrics of a net, in evaluation mode.
 
     Parameters
@@ -205,9 +187,9 @@ def evaluate(
     Returns
     -------
     dict
-        ``loss`` and the metrics by name, as means over the examples.
+        ``loss``, a mean over the examples, and the metrics by name.
     """
-    _check_metrics(metrics)
+    totals = Totals(metrics)
     _check_several("data", data)
     options = _as_the_net(net, device, dtype)
     _check_precision(precision, options)
@@ -215,14 +197,11 @@ def evaluate(
         output_of = _output
     else:
         loss, output_of = mixed(loss, precision), mixed(_output, precision, argnums=range(len(data)))
-    means = {name: _Mean() for name in ("loss", *metrics)}
     with mode(net, training=False):
         for *inputs, y in batches(data, batch_size, **options):
-            means["loss"].add(loss(net, *inputs, y), y.shape[0])
-            output = output_of(net, *inputs)
-            for name in metrics:
-                means[name].add(_measured(name, output, y), y.shape[0])
-    return {name: mean.read() for name, mean in means.items()}
+            totals.mean("loss", loss(net, *inputs, y), y.shape[0])
+            totals.add(output_of(net, *inputs), y)
+    return totals.read()
 
 
 def _output(net: Any, *inputs: Any) -> Any:
@@ -238,16 +217,7 @@ def _as_the_net(net: Any, device: Device | str | None, dtype: str | None) -> dic
     return {"device": device, "dtype": dtype}
 
 
-def _measured(name: str, output: Any, target: Any) -> Any:
-    try:
-        return METRICS[name](output, target)
-    except Exception as error:
-        shapes = f"an output of shape {tuple(output.shape)} and a target of shape {tuple(target.shape)}"
-        error.add_note(f"in the metric {name!r} of {shapes}; metrics=() leaves it out")
-        raise
-
-
-def _not_finite(row: dict[str, float], history: list[dict[str, float]]) -> str:
+def _not_finite(row: dict[str, Any], history: list[dict[str, Any]]) -> str:
     before = f"; in the epoch before it was {history[-1]['loss']:.4g}" if history else ""
     return (
         f"the loss of epoch {row['epoch']:.0f} is {row['loss']}{before}: try a lower learning rate, and look for "
@@ -306,11 +276,6 @@ def _no_optimizer(opt: Any) -> TypeError:
         f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; or a function of the net that "
         "makes one"
     )
-
-
-def _check_metrics(metrics: Sequence[str]) -> None:
-    if isinstance(metrics, str) or any(name not in METRICS for name in metrics):
-        raise ValueError(f"metrics must be a tuple of names among {', '.join(METRICS)}, got {metrics!r}")
 
 
 def _check_several(name: str, data: Data) -> None:
@@ -376,10 +341,10 @@ class _Bar:
         if self.bar is not None:
             self.bar.update()
 
-    def show(self, row: dict[str, float]) -> None:
+    def show(self, row: dict[str, Any]) -> None:
         if self.bar is not None:
             self.bar.set_description(f"epoch {row['epoch']}", refresh=False)
-            self.bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if name != "epoch"})
+            self.bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if isinstance(value, float)})
 
     def __enter__(self) -> _Bar:
         return self

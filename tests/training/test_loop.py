@@ -7,7 +7,6 @@ import gpubp as bp
 from gpubp import losses, nn, optim
 from gpubp.capture import NotCapturable
 from gpubp.training.digits import train_digits
-from gpubp.training.loop import accuracy
 
 
 def loss(net, x, y):
@@ -117,14 +116,6 @@ def test_labels_beyond_the_outputs_are_found_before_training():
         bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=1, progress=False)
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=0)
-
-
-def test_accuracy_of_every_kind_of_target():
-    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.4], [1.0, 0.0]])
-    assert accuracy(scores, np.array([1, 0, 0, 0])) == 0.75
-    assert accuracy(scores, np.eye(2)[[1, 0, 0, 0]]) == 0.75
-    assert accuracy(np.array([[2.0], [-1.0], [3.0], [0.5]]), np.array([[1.0], [0.0], [0.0], [1.0]])) == 0.75
-    assert accuracy(np.array([2.0, -1.0]), np.array([1, 1])) == 0.5
 
 
 def test_xor_is_learned():

@@ -1,0 +1,532 @@
+"""Tables: named columns of numbers and of categories, read from files piece by piece."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import gzip
+import io
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+__all__ = ["KINDS", "MISSING", "Table", "csv"]
+
+#: What a column can be. Of a text column, which has too many different values to be one of categories, nothing is kept.
+KINDS = ("number", "category", "text")
+#: Spellings of a missing cell, in lower case.
+MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
+
+_CELLS = 2**15  # of a piece
+_LINE = 2**24  # characters, beyond which this is no table
+_HEADER = 128  # bytes of an .npy file before its data
+
+Path_ = str | os.PathLike[str]
+Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
+
+
+class Table:
+    """Rows of a file, by columns that have names and kinds; made by `csv` and `parquet`.
+
+    Parameters
+    ----------
+    file
+        Where the rows come from.
+    columns
+        What the reader has found of each column.
+    numbers, codes
+        One row for each of the file's: the number columns in float64, where NaN is missing; of the other columns which
+        of its categories a cell is, -1 if it is missing. They are arrays in memory or memory-mapped files.
+    texts
+        A function that reads a text column from the file, by name.
+    """
+
+    def __init__(
+        self,
+        file: Path_,
+        columns: Sequence[_Column],
+        numbers: np.ndarray,
+        codes: np.ndarray,
+        texts: Callable[[str], np.ndarray],
+    ) -> None:
+        self.file, self.numbers, self.codes, self._texts = os.fspath(file), numbers, codes, texts
+        self._columns = {column.name: column for column in columns}
+        self.names = tuple(self._columns)  #: of the columns, in the file's order
+        self.kinds = {column.name: column.kind for column in columns}  #: of each column, one of `KINDS`
+        self.place: dict[str, int] = {}  #: of each column, in `numbers` or `codes`
+        for is_number in (True, False):
+            names = [name for name, kind in self.kinds.items() if (kind == "number") == is_number]
+            self.place |= {name: place for place, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        return f"Table({len(self)} rows, {len(self.names)} columns, {self.file!r})"
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column: float64 with NaN where it is missing, or strings with ``""`` there."""
+        kind = self.kind(name)
+        if kind == "number":
+            numbers: np.ndarray = self.numbers[:, self.place[name]]
+            return numbers
+        if kind == "text":
+            return self._texts(name)
+        cells: np.ndarray = np.array([*self.categories(name), ""])[self.codes[:, self.place[name]]]
+        return cells
+
+    def kind(self, name: str) -> str:
+        """Return a column's kind, or raise an error that says which columns there are."""
+        if name not in self.kinds:
+            raise ValueError(f"{self.file} has no column {name!r}{near(name, self.names)}")
+        return self.kinds[name]
+
+    def categories(self, name: str) -> Sequence[str]:
+        """Return the values of a category column, in the order of their first cells; `codes` counts in it."""
+        return tuple(self._columns[name].values)
+
+    def doubt(self, name: str) -> str | None:
+        """Return what is strange in a column: few of its cells are no numbers, or it does no more than count rows."""
+        column = self._columns[name]
+        if column.kind == "number" and column.counts_rows and column.high - column.low >= 9:
+            return "it counts the rows"
+        if column.example is None or column.good < column.bad:
+            return None
+        (line, cell), rest = column.example, column.bad - 1
+        and_others = f" and {rest} others are no numbers either" if rest else ""
+        return f"line {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
+
+    def report(self) -> str:
+        """Return what is known of the columns, a line each: kind, missing cells, range or most frequent values."""
+        width = max(map(len, self.names))
+        lines = [f"{self.file}: {len(self)} rows, {len(self.names)} columns"]
+        for name, column in self._columns.items():
+            line = f"  {name:{width}}  {column.kind:8}  {column.summary(len(self))}"
+            lines.append(line + (f", {column.missing} missing" if column.missing else ""))
+            if doubt := self.doubt(name):
+                lines.append(f"  {'':{width}}  ! {doubt}")
+        return "\n".join(lines)
+
+
+class _Column:
+    """What has been found of a column so far; it turns cells to numbers, or to codes of categories."""
+
+    def __init__(self, name: str, kind: str | None, missing: frozenset[str], most: int) -> None:
+        self.name, self.kind, self.is_told = name, kind or "number", kind is not None
+        self._missing, self._most = missing, most
+        self.missing = self.good = self.bad = 0
+        self.example: tuple[int, str] | None = None  # the first cell that is no number, and its line
+        self.low, self.high = math.inf, -math.inf
+        self.counts_rows, self._last = True, math.nan  # whether each number is one more than that before
+        self.values: list[str] = []
+        self.counts = np.zeros(0, np.int64)
+        self._index: dict[str, int] = {}
+
+    def take(self, cells: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
+        """Return cells as float64, or their codes as int32; the first ones decide which, if nobody has told."""
+        if self.kind == "number":
+            is_first = not (self.good or self.bad or self.missing)
+            numbers = self._numbers(cells, lines)
+            if not (is_first and self.bad > self.good):
+                before = np.concatenate([[numbers[0] - 1 if is_first else self._last], numbers[:-1]])
+                self.counts_rows, self._last = self.counts_rows and bool((numbers - before == 1).all()), numbers[-1]
+                unknown = np.isnan(numbers)
+                self.missing += int(unknown.sum())
+                if not unknown.all():
+                    self.low, self.high = min(self.low, np.nanmin(numbers)), max(self.high, np.nanmax(numbers))
+                return numbers
+            self.kind = "category"
+        codes = np.array(self._codes(cells), np.int32)
+        self.missing += int((codes < 0).sum())
+        counts = np.bincount(codes[codes >= 0], minlength=len(self.values))
+        counts[: len(self.counts)] += self.counts
+        self.counts = counts
+        return codes
+
+    def _numbers(self, cells: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
+        if isinstance(cells, np.ndarray):
+            return cells
+        try:
+            if "_" in "".join(cells):  # which float() would pass over
+                raise ValueError
+            numbers = np.fromiter(map(float, cells), np.float64, len(cells))
+            self.good += len(cells)
+            return numbers
+        except ValueError:
+            numbers = np.full(len(cells), np.nan)
+        for row, cell in enumerate(cells):
+            if self._is_missing(cell):
+                continue
+            number = as_number(cell)
+            if number is not None:
+                self.good += 1
+                numbers[row] = number
+            elif self.is_told:
+                raise ValueError(f"line {lines[row]}: column {self.name!r} holds {_shown(cell)}, which is no number")
+            else:
+                self.bad += 1
+                self.example = self.example or (lines[row], cell)
+        return numbers
+
+    def _codes(self, cells: Sequence[str]) -> list[Any]:
+        if self.kind == "category":
+            codes: list[Any] = [*map(self._index.get, cells)]
+            if None not in codes:
+                return codes
+            codes = [self._code(cell) if code is None else code for code, cell in zip(codes, cells, strict=True)]
+            if len(self.values) <= self._most:
+                return codes
+            self.kind, self.values, self._index, self.counts = "text", [], {}, self.counts[:0]
+        return [-1 if self._is_missing(cell) else 0 for cell in cells]
+
+    def _code(self, cell: str) -> int:
+        if self._is_missing(cell):
+            return -1
+        value = cell.strip()
+        code = self._index.get(value)
+        if code is None and len(self.values) <= self._most:
+            code = self._index[value] = len(self.values)
+            self.values.append(value)
+        return code or 0
+
+    def _is_missing(self, cell: str) -> bool:
+        return cell.strip().lower() in self._missing
+
+    def summary(self, rows: int) -> str:
+        if self.missing == rows:
+            return "no cell is known"
+        if self.kind == "number":
+            return f"{self.low:.6g} to {self.high:.6g}"
+        if self.kind == "text":
+            return f"more than {self._most} different values"
+        frequent = np.argsort(-self.counts, kind="stable")[:4]
+        shown = ", ".join(f"{_shown(self.values[i])} ({self.counts[i]})" for i in frequent)
+        return f"{len(self.values)} different: {shown}{', ...' if len(self.values) > 4 else ''}"
+
+
+class _Store:
+    """Rows of a matrix: in memory while they are few, then in a file that is memory-mapped."""
+
+    def __init__(self, dtype: Any, limit: int, file: Path | None) -> None:
+        self._dtype, self._limit, self._file = np.dtype(dtype), limit, file
+        self._parts: list[np.ndarray] = []
+        self._rows = self._width = 0
+        self._stream: Any = None
+
+    def append(self, columns: Sequence[np.ndarray], rows: int) -> None:
+        part = np.empty((rows, len(columns)), self._dtype)
+        for place, column in enumerate(columns):
+            part[:, place] = column
+        self._parts.append(part)
+        self._rows, self._width = self._rows + rows, len(columns)
+        if self._file is not None or self._rows * self._width * self._dtype.itemsize > self._limit:
+            self._write()
+
+    def _write(self) -> None:
+        if self._stream is None:
+            self._stream = tempfile.TemporaryFile() if self._file is None else open(self._file, "w+b")  # noqa: SIM115
+            self._stream.write(bytes(_HEADER))
+        for part in self._parts:
+            self._stream.write(part)
+        self._parts.clear()
+
+    def array(self) -> np.ndarray:
+        """Return the matrix, to be read only where it is a file."""
+        shape = self._rows, self._width
+        if self._stream is None:
+            return np.concatenate(self._parts) if self._parts else np.empty(shape, self._dtype)
+        with self._stream:
+            header = io.BytesIO()
+            description = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, description)
+            assert len(header.getvalue()) == _HEADER
+            self._stream.seek(0)
+            self._stream.write(header.getvalue())
+            self._stream.flush()
+            if not self._rows * self._width:
+                return np.empty(shape, self._dtype)
+            return np.asarray(np.memmap(self._stream, self._dtype, "r", _HEADER, shape))
+
+
+def fill(
+    file: Path_,
+    names: Sequence[str],
+    kinds: Mapping[str, str],
+    pieces: Callable[[], Iterable[Piece]],
+    texts: Callable[[str], np.ndarray],
+    *,
+    missing: Iterable[str],
+    max_categories: int,
+    memory: int,
+    cache: Path_ | None,
+) -> Table:
+    """Read a table by pieces; a second time if a column began with numbers and is not all of numbers."""
+    for name, kind in kinds.items():
+        if kind not in KINDS:
+            raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
+    if cache is not None:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+    spellings = frozenset(spelling.strip().lower() for spelling in missing)
+
+    def read(kinds: Mapping[str, str]) -> tuple[list[_Column], np.ndarray, np.ndarray]:
+        columns = [_Column(name, kinds.get(name), spellings, max_categories) for name in names]
+        stores = [
+            _Store(dtype, memory, None if cache is None else Path(cache, name))
+            for dtype, name in ((np.float64, "numbers.npy"), (np.int32, "codes.npy"))
+        ]
+        for lines, cells in pieces():
+            parts = [column.take(part, lines) for column, part in zip(columns, cells, strict=True)]
+            for store, kind in zip(stores, "fi", strict=True):
+                store.append([part for part in parts if part.dtype.kind == kind], len(lines))
+        numbers, codes = (store.array() for store in stores)
+        return columns, numbers, codes
+
+    columns, numbers, codes = read(kinds)
+    if doubtful := {column.name: column for column in columns if column.kind == "number" and column.bad}:
+        del numbers, codes
+        columns, numbers, codes = read({**kinds, **dict.fromkeys(doubtful, "category")})
+        for column in columns:
+            if seen := doubtful.get(column.name):
+                column.good, column.bad, column.example = seen.good, seen.bad, seen.example
+    if not len(numbers):
+        raise ValueError(f"{os.fspath(file)} has no rows of data")
+    return Table(file, columns, numbers, codes, texts)
+
+
+# -- CSV
+
+
+def csv(
+    file: Path_,
+    *,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    like: Any = None,
+    missing: Iterable[str] = MISSING,
+    encoding: str = "utf-8",
+    max_categories: int = 1000,
+    memory: int = 2**28,
+    cache: Path_ | None = None,
+) -> Table:
+    """Read a CSV file, ``.gz`` or not, piece by piece: it may be larger than memory.
+
+    Blank lines are passed over, spaces around cells are not part of them. A column is one of numbers if all its cells
+    that are not missing are numbers; a column with more than `max_categories` different other values is text.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    header
+        Whether the first line holds the columns' names; by default it does if none of its cells is a number, or if one
+        is not a number where the lines below hold numbers. Columns without a name are ``c1``, ``c2`` ....
+    delimiter
+        What stands between cells; by default found out: comma, semicolon, tab or bar.
+    kinds
+        Kinds of columns that are not to be found out, such as ``{"zip": "category"}``.
+    like
+        A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
+    missing
+        Spellings of a missing cell, in capital or small letters.
+    encoding
+        Of the file's characters; a byte order mark is passed over.
+    max_categories
+        Most different values of a category column.
+    memory
+        Bytes up to which numbers, and codes of categories, are kept in memory. More go to a file that is
+        memory-mapped, temporary unless there is a `cache`.
+    cache
+        A folder for these files, ``numbers.npy`` and ``codes.npy``; they are then made in any case.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        If the file is empty or no table; if a line has too many or too few cells; if two columns have one name; if a
+        column that was said to be of numbers holds something else. The message names file and line.
+    OSError
+        If the file cannot be read.
+    """
+    try:
+        form = _Form(file, header, delimiter, encoding)
+        told = dict(kinds or {})
+        for name in told:
+            if name not in form.names:
+                raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, form.names)}")
+        if like is not None:
+            told = {name: kind for name, kind in like.kinds.items() if name in form.names} | told
+        return fill(
+            file, form.names, told, form.pieces, form.text,
+            missing=missing, max_categories=max_categories, memory=memory, cache=cache,
+        )  # fmt: skip
+    except UnicodeError:
+        raise ValueError(f"{os.fspath(file)}: {_undecodable(file, encoding)}") from None
+    except (ValueError, csv_module.Error) as error:
+        message = str(error)
+        if message.startswith(os.fspath(file)):
+            raise
+        raise ValueError(f"{os.fspath(file)}: {message}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{os.fspath(file)} is no whole gzip file: {error}") from None
+
+
+class _Form:
+    """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
+
+    def __init__(self, file: Path_, header: bool | None, delimiter: str | None, encoding: str) -> None:
+        self._file, self._encoding = file, "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
+        with _opened(file) as stream:
+            start = stream.read(4)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and not encoding.lower().startswith("utf-16"):
+            raise ValueError("this is UTF-16 text: give encoding='utf-16', or save it as UTF-8")
+        self._delimiter = delimiter or ","
+        if delimiter is None:
+            with self._lines() as lines:
+                self._delimiter = _delimiter_of(list(islice((line[:10_000] for line in lines if line.strip()), 20)))
+        first = list(islice(self._rows(), 20))
+        if not first:
+            raise ValueError("the file is empty")
+        cells = [row for _, row in first]
+        self._has_header = _is_header(cells) if header is None else header
+        self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
+
+    def _lines(self) -> Any:
+        return _Lines(io.TextIOWrapper(_opened(self._file), encoding=self._encoding, newline=""))
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not blank, each with the line it begins at."""
+        with self._lines() as lines:
+            reader = csv_module.reader(lines, delimiter=self._delimiter)
+            line = 1
+            while True:
+                try:
+                    row = next(reader, None)
+                except csv_module.Error as error:
+                    raise ValueError(f"line {line}: {error}") from None
+                if row is None:
+                    return
+                if len(row) > 1 or (row and row[0].strip()):
+                    yield line, row
+                line = reader.line_num + 1
+
+    def pieces(self) -> Iterator[Piece]:
+        width = len(self.names)
+        rows = self._rows()
+        if self._has_header:
+            next(rows)
+        while piece := list(islice(rows, max(1, _CELLS // width))):
+            for line, row in piece:
+                if len(row) != width:
+                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
+                    wanted = "the first line has" if not self._has_header else "there are names for"
+                    raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {_shown(','.join(row))}")
+            yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
+
+    def text(self, name: str) -> np.ndarray:
+        place = self.names.index(name)
+        return np.array([cell.strip() for _, cells in self.pieces() for cell in cells[place]])
+
+
+class _Lines:
+    """The lines of a text file, none longer than a bound."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream, self._line = stream, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(_LINE)
+        self._line += 1
+        if len(line) == _LINE:
+            raise ValueError(f"line {self._line} is longer than {_LINE} characters: this is no table")
+        if not line:
+            raise StopIteration
+        return line
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+def _opened(file: Path_) -> BinaryIO:
+    stream = open(file, "rb")  # noqa: SIM115
+    if stream.read(2) != b"\x1f\x8b":
+        stream.seek(0)
+        return stream
+    stream.close()
+    return gzip.open(file)  # type: ignore[return-value]
+
+
+def _undecodable(file: Path_, encoding: str) -> str:
+    """Say which line is not in the encoding."""
+    with suppress(EOFError, OSError, zlib.error), _opened(file) as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_LINE), b""), 1):
+            try:
+                line.decode(encoding)
+            except UnicodeError as error:
+                return f"line {number} is not {encoding} text ({error}); give encoding=, such as 'latin-1'"
+    return f"this is not {encoding} text"
+
+
+def _delimiter_of(lines: list[str]) -> str:
+    """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
+
+    def fitness(delimiter: str) -> tuple[int, int]:
+        widths = [len(row) for row in csv_module.reader(lines, delimiter=delimiter) if row] or [1]
+        return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
+
+    return max(",;\t|", key=fitness)
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    is_number = [as_number(cell) is not None for cell in rows[0]]
+    if not any(is_number):
+        return True
+    below = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
+    return any(
+        not is_number[k] and rows[0][k].strip() and all(as_number(cell) is not None for cell in column)
+        for k, column in enumerate(below)
+    )
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    names = [cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise ValueError(f"columns {names.index(name) + 1} and {k + 1} are both named {name!r}")
+    return names
+
+
+def as_number(cell: str) -> float | None:
+    """Return the number that a cell spells, or None."""
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """Say which name may have been meant, and which there are."""
+    close = get_close_matches(str(name), names, 1, 0.5)
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"{f'; did you mean {close[0]!r}?' if close else ''}; there are {shown}"
+
+
+def _shown(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else cell[:37] + "...")

@@ -1,0 +1,252 @@
+import gzip
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpubp.data import csv
+
+PEOPLE = "name,age,city\nAda,36,London\nAlan,41,\nEmmy,NA,Göttingen\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content, name="table.csv"):
+        file = tmp_path / name
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return file
+
+    return write
+
+
+def test_numbers_and_categories(write):
+    table = csv(write(PEOPLE))
+    assert len(table) == 3
+    assert table.names == ("name", "age", "city")
+    assert table.kinds == {"name": "category", "age": "number", "city": "category"}
+    np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
+    assert table["age"].dtype == np.float64
+    assert table["city"].tolist() == ["London", "", "Göttingen"]
+    assert table.categories("city") == ("London", "Göttingen")
+    np.testing.assert_array_equal(table.codes, [[0, 0], [1, -1], [2, 1]])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_delimiters_line_ends_and_byte_order_marks(write, delimiter, end, mark):
+    text = mark + PEOPLE.replace(",", delimiter).replace("\n", end)
+    table = csv(write(text))
+    assert table.names == ("name", "age", "city")
+    assert table["city"].tolist() == ["London", "", "Göttingen"]
+
+
+def test_quotes_blank_lines_and_spaces(write):
+    table = csv(write('\n  \n"a, b",c\n"1"," x ""y"" "\n\n2,"two\nlines"\n   \n'))
+    assert table.names == ("a, b", "c")
+    assert table["a, b"].tolist() == [1, 2]
+    assert table["c"].tolist() == ['x "y"', "two\nlines"]
+
+
+def test_compressed(write):
+    assert csv(write(gzip.compress(PEOPLE.encode()), "table.csv.gz")).names == ("name", "age", "city")
+
+
+def test_other_encodings(write):
+    file = write(PEOPLE.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"table\.csv: line 4 is not utf-8 text \(.*0xf6.*\); give encoding=, such as"):
+        csv(file)
+    assert csv(file, encoding="latin-1")["city"][2] == "Göttingen"
+    file = write(PEOPLE.encode("utf-16"))
+    with pytest.raises(ValueError, match="this is UTF-16 text: give encoding='utf-16', or save it as UTF-8"):
+        csv(file)
+    assert csv(file, encoding="utf-16")["city"][2] == "Göttingen"
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ("1,2\n3,4\n", ("c1", "c2"), 2),
+        ("5.1,setosa\n4.9,setosa\n", ("c1", "c2"), 2),  # the first line is like the others
+        ("0,1,y\n4,5,6\n7,8,9\n", ("0", "1", "y"), 2),  # only the last column tells
+        ("a,b\nc,d\n", ("a", "b"), 1),
+        (",b\n1,2\n", ("c1", "b"), 1),
+        ("a\n1\n\n2\n", ("a",), 2),
+    ],
+)
+def test_header_is_found_out(write, text, names, rows):
+    table = csv(write(text))
+    assert table.names == names
+    assert len(table) == rows
+
+
+def test_header_that_is_told(write):
+    assert csv(write("a,b\nc,d\n"), header=False)["c1"].tolist() == ["a", "c"]
+    assert csv(write("2019,2020\n1,2\n"), header=True)["2020"].tolist() == [2]
+
+
+def test_missing_spellings(write):
+    table = csv(write("x,y\n1,a\nNaN,?\n null,N/A\n#N/A,none\n,  \n"))
+    assert table.kinds["x"] == "number"
+    np.testing.assert_array_equal(table["x"], [1, *[np.nan] * 4])
+    assert table["y"].tolist() == ["a", "", "", "", ""]
+    assert csv(write("x\n1\n-99\n"), missing=["-99", "x"])["x"].tolist() == [1, -99]  # which is a number
+    table = csv(write("x\n1\nunknown\n"), missing=["Unknown"])
+    np.testing.assert_array_equal(table["x"], [1, np.nan])
+
+
+def test_what_is_a_number(write):
+    table = csv(write("a,b,c,d\n1e3,1_000,0x10,+.5\n-1.,2,3, 7 \n"), header=True)
+    assert table.kinds == {"a": "number", "b": "category", "c": "category", "d": "number"}
+    assert table["a"].tolist() == [1000, -1]
+    assert table["d"].tolist() == [0.5, 7]
+    assert table["b"].tolist() == ["1_000", "2"]
+
+
+def test_text_in_a_number_column_is_reported(write):
+    file = write("id,age\n" + "".join(f"{k},{'abc' if k == 15 else k % 7}\n" for k in range(40)))
+    table = csv(file)
+    assert table.kinds["age"] == "category"
+    assert table["age"].tolist() == ["abc" if k == 15 else str(k % 7) for k in range(40)]
+    assert table.doubt("age") == "line 17 holds 'abc' where 39 cells are numbers"
+    assert table.doubt("id") == "it counts the rows"
+    assert "! line 17 holds 'abc' where 39 cells are numbers" in table.report()
+    with pytest.raises(ValueError, match=r"table\.csv: line 17: column 'age' holds 'abc', which is no number"):
+        csv(file, kinds={"age": "number"})
+    assert csv(file, kinds={"age": "category"}).doubt("age") is None
+
+
+def test_text_far_below_in_a_number_column(write, monkeypatch):
+    monkeypatch.setattr("gpubp.data.tables._CELLS", 8)
+    table = csv(write("x,y\n" + "1,2\n" * 50 + "a,2\n" + "3,b\n" * 2))
+    assert table.doubt("x") == "line 52 holds 'a' where 52 cells are numbers"
+    assert table.doubt("y") == "line 53 holds 'b' and 1 others are no numbers either where 51 cells are numbers"
+    assert table["x"].tolist() == ["1"] * 50 + ["a", "3", "3"]
+
+
+def test_kinds_that_are_told(write):
+    file = write("zip,n\n01,1\n02,2\n")
+    table = csv(file, kinds={"zip": "category"})
+    assert table["zip"].tolist() == ["01", "02"]
+    assert csv(file, like=table).kinds == table.kinds
+    assert csv(write("n,zip\n1,7\n"), like=table).kinds == {"n": "number", "zip": "category"}
+    with pytest.raises(ValueError, match="kinds names a column 'zap', which is not there; did you mean 'zip'\\?"):
+        csv(file, kinds={"zap": "number"})
+    with pytest.raises(ValueError, match="kind of 'n' must be one of number, category, text, got 'float'"):
+        csv(file, kinds={"n": "float"})
+
+
+def test_text_of_many_values_is_not_kept(write):
+    file = write("id,x\n" + "".join(f"u{k},{k % 3}\n" for k in range(30)))
+    table = csv(file, max_categories=20)
+    assert table.kinds["id"] == "text"
+    assert "more than 20 different values" in table.report()
+    assert table["id"].tolist() == [f"u{k}" for k in range(30)]  # read from the file
+    assert table["x"].tolist() == [k % 3 for k in range(30)]
+    assert csv(file, max_categories=30).kinds["id"] == "category"
+
+
+def test_a_column_without_cells(write):
+    table = csv(write("x,y\n1,\n2,NA\n"))
+    assert table.kinds["y"] == "number"
+    assert "no cell is known, 2 missing" in table.report()
+
+
+def test_thousands_of_columns(write):
+    width = 3000
+    table = csv(write("\n".join([",".join(f"x{k}" for k in range(width)), *[",".join(map(str, range(width)))] * 60])))
+    np.testing.assert_array_equal(table.numbers, np.tile(np.arange(float(width)), (60, 1)))
+
+
+def test_report(write):
+    report = csv(write("x,city\n1,A\n2.5,B\n,A\n4,\n")).report().splitlines()
+    assert report[0].endswith("table.csv: 4 rows, 2 columns")
+    assert report[1:] == [
+        "  x     number    1 to 4, 1 missing",
+        "  city  category  2 different: 'A' (2), 'B' (1), 1 missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "table.csv: the file is empty"),
+        (" \n\n", "table.csv: the file is empty"),
+        ("a,b\n", "table.csv has no rows of data"),
+        ("a,b\n1,2\n\n3\n", "table.csv: line 4 has 1 cell, but there are names for 2: '3'"),
+        ("a,b\n1,2\n3,4,5\n", "table.csv: line 3 has 3 cells, but there are names for 2: '3,4,5'"),
+        ("1,2\n3,4,5\n", "table.csv: line 2 has 3 cells, but the first line has 2: '3,4,5'"),
+        ('a,b\n1,"2\n3"\n4\n', "table.csv: line 4 has 1 cell, but"),
+        ("a,b,a\n1,2,3\n", "table.csv: columns 1 and 3 are both named 'a'"),
+        ("a,b\n1," + 200_000 * "x" + "\n", "table.csv: line 2: field larger than field limit"),
+        (gzip.compress(PEOPLE.encode(), mtime=0)[:-20], "table.csv is no whole gzip file: "),
+        (b"\x1f\x8bnothing", "table.csv is no whole gzip file: "),
+        (gzip.compress(PEOPLE.encode(), mtime=0)[:-8] + bytes(8), "table.csv is no whole gzip file: "),
+    ],
+)
+def test_bad_files(write, content, message):
+    with pytest.raises((ValueError, OSError)) as caught:
+        csv(write(content))
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.csv"):
+        csv(tmp_path / "nothing.csv")
+
+
+def test_a_line_without_end(write, monkeypatch):
+    monkeypatch.setattr("gpubp.data.tables._LINE", 100)
+    with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
+        csv(write("a\n" + "1" * 100))
+
+
+def test_a_column_that_is_not_there(write):
+    with pytest.raises(ValueError, match=r"has no column 'Age'; did you mean 'age'\?; there are name, age, city"):
+        csv(write(PEOPLE))["Age"]
+
+
+def test_cache(write, tmp_path):
+    table = csv(write(PEOPLE), cache=tmp_path / "cache")
+    np.testing.assert_array_equal(np.load(tmp_path / "cache" / "numbers.npy"), table.numbers)
+    np.testing.assert_array_equal(np.load(tmp_path / "cache" / "codes.npy"), table.codes)
+    assert table["city"].tolist() == ["London", "", "Göttingen"]
+
+
+def test_more_than_memory(tmp_path):
+    rng, file = np.random.default_rng(0), tmp_path / "large.csv"
+    with open(file, "w") as stream:
+        stream.write(",".join(f"x{k}" for k in range(20)) + ",city\n")
+        block = [",".join(f"{x:.16f}" for x in row) for row in rng.normal(size=(1000, 20))]
+        for _ in range(60):
+            stream.writelines(f"{line},{'ABC'[k % 3]}\n" for k, line in enumerate(block))
+    assert file.stat().st_size > 20e6
+    tracemalloc.start()
+    table = csv(file, memory=2**20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table.numbers.nbytes > 9e6
+    assert peak < 1e7, peak  # of which 2**15 cells as strings are the most
+    np.testing.assert_array_equal(table.numbers[:1000], table.numbers[-1000:])
+    assert f"{table['x3'][1]:.16f}" == block[1].split(",")[3]
+
+
+cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(st.binary(max_size=300), st.lists(cells, max_size=40).map(lambda x: ",".join(x).encode())))
+def test_any_bytes(text, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / "any.csv"
+    file.write_bytes(text)
+    try:
+        table = csv(file)
+    except (ValueError, OSError) as error:
+        assert "any.csv" in str(error)  # noqa: PT017
+    else:
+        assert len(table) > 0
+        assert "any.csv" in table.report()
+        for name in table.names:
+            assert len(table[name]) == len(table)
