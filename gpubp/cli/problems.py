@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 
-__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "BadInput", "Failure", "mistakes", "near"]
+__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "BadInput", "Failure", "mistakes", "told"]
 
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,23 +19,16 @@ class Failure(Exception):
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
+def mistakes(what: str = "") -> Iterator[None]:
     """Take the library's errors about what it was given for the user's, such as of a file that is no table."""
     try:
         yield
     except (ImportError, OSError, TypeError, ValueError) as error:
-        raise BadInput(told(error)) from error
+        raise BadInput(what + told(error)) from error
 
 
 def told(error: BaseException) -> str:
-    """Return an error's message, of an OSError with the name of its file in front."""
+    """Return an error's message; of an OSError the name of its file, and what is the matter."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message about a name that is none: what may have been meant, and what there is."""
-    known = list(names)
-    close = get_close_matches(name, known, 1)
-    return f"{f'; did you mean {close[0]!r}?' if close else ''} There are: {', '.join(known)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .problems import BadInput, near, told
+from .problems import BadInput, told
 
 __all__ = ["Settings", "add_options", "device_name", "read_toml", "settings_of", "whole"]
 
@@ -62,7 +62,9 @@ def words(*choices: str, metavar: str | None = None) -> Kind:
 
     def read(text: str) -> str:
         if choices and text not in choices:
-            raise ValueError(f"there is no {text!r}{near(text, choices)}")
+            from ..data.tables import near
+
+            raise ValueError(f"it cannot be {text!r}{near(text, choices)}")
         if "\0" in text:
             raise ValueError(f"expected a text without the character 0, got {text!r}")
         return text
@@ -114,6 +116,9 @@ class Settings:
     )
     inputs: str = _option(words(metavar="NAME"), "array of an .npz file to predict from", "x", group="data")
     ignore: tuple[str, ...] = _option(words(metavar="NAME"), "columns to leave out", (), group="data", several=True)
+    category: tuple[str, ...] = _option(
+        words(metavar="NAME"), "columns whose numbers are names, such as zip codes", (), group="data", several=True
+    )
     task: str | None = _option(words(*TASKS), "what the target is (default: inferred, and said)", group="data")
     test: str | None = _option(_file, "file to test with, in place of a part of FILE", group="data")
     test_fraction: float = _option(number(0, 1), "part of the rows kept to test with", 0.2, group="data")
@@ -237,7 +242,9 @@ def read_toml(file: str) -> dict[str, Any]:
 
 def _value(file: str, name: str, value: Any) -> Any:
     if name not in NAMES:
-        raise BadInput(f"{file}: there is no setting {name!r}{near(name, NAMES)}")
+        from ..data.tables import near
+
+        raise BadInput(f"{file}: there is no setting {name!r}{near(name, list(NAMES))}")
     if name == "data":
         kind, several = words(), False
     else:
