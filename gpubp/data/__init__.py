@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from .batches import Batches, batches
 from .checks import Source
-from .datasets import Dataset, Examples, autoencoder8, digits, xor
+from .datasets import (
+    NAMES,
+    Dataset,
+    Examples,
+    autoencoder8,
+    cifar10,
+    circles,
+    digits,
+    fashion_mnist,
+    load,
+    mnist,
+    moons,
+    spirals,
+    xor,
+)
 from .encoding import Encoding
 from .tables import Table, csv
 
 __all__ = [
+    "NAMES",
     "Batches",
     "Dataset",
     "Encoding",
@@ -17,7 +32,14 @@ __all__ = [
     "Table",
     "autoencoder8",
     "batches",
+    "cifar10",
+    "circles",
     "csv",
     "digits",
+    "fashion_mnist",
+    "load",
+    "mnist",
+    "moons",
+    "spirals",
     "xor",
 ]
