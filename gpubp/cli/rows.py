@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import Encoding, Table
+from ..data import NAMES, Encoding, Table, csv, load
 from ..data.checks import Source, check_finite, chunks
 from ..data.tables import near
 from .problems import BadInput, mistakes
@@ -19,6 +19,7 @@ __all__ = ["ArrayEncoding", "Rows", "encoding_of", "read", "split"]
 
 HELD = 2**30  #: bytes of encoded inputs up to which they are computed once and kept
 TARGETS = ("target", "label", "class", "y")  #: names of a target column
+PICTURES = ("mnist", "fashion-mnist", "cifar10")  #: data sets of bytes
 TABLES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq")
 
 Pair = tuple[Any, Any]
@@ -61,8 +62,12 @@ class TableRows:
         return len(self.table)
 
     def labels(self) -> np.ndarray | None:
-        whole = self.encode(np.arange(len(self)))
-        return None if whole.task == "regression" else whole.targets(self.table, self.known())
+        whole = Encoding.fit(self.table, self.target, None, self.settings.task, ignore=self.settings.ignore)
+        if whole.task == "regression":
+            return None
+        labels, known = np.full(len(self), -1), self.known()
+        labels[known] = whole.targets(self.table, known)
+        return labels
 
     def known(self) -> np.ndarray:
         x = self.table[self.target or ""]
@@ -309,7 +314,7 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
     """
     path = Path(what)
     with mistakes():
-        if what in _sets():
+        if what in NAMES:
             return _set(what, settings)
         if path.is_dir():
             return _pictures(path, settings), None
@@ -317,7 +322,7 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
         if not path.exists():
             is_path = suffix or os.sep in what
             raise BadInput(f"there is no file {what!r}" if is_path else
-                           f"there is no file and no data set called {what!r}{near(what, _sets())}")  # fmt: skip
+                           f"there is no file and no data set called {what!r}{near(what, NAMES)}")  # fmt: skip
         if suffix in TABLES:
             return _table(path, suffix, settings, like), None
         if suffix in (".npz", ".npy"):
@@ -325,21 +330,16 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
     raise BadInput(f"{what}: the kind of a file is told by its name, which ends in {', '.join(TABLES)}, .npz or .npy")
 
 
-def _sets() -> tuple[str, ...]:
-    return ("digits",)
-
-
 def _set(name: str, settings: Settings) -> tuple[Rows, Rows]:
-    from ..data import digits
-
-    found = digits()
+    if name in ("autoencoder8", "shakespeare"):
+        raise BadInput(f"the data set {name} is not one of inputs and a number or label each; see examples/ and the "
+                       "page on data")  # fmt: skip
+    found = load(name, settings.data_dir, dtype="uint8" if name in PICTURES else "float32")
     train, test = (ArrayRows(name, *part, task=settings.task, alike=True) for part in found)
     return train, test
 
 
 def _table(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
-    from ..data import csv
-
     if isinstance(like, ArrayEncoding):
         raise BadInput(f"{path} is a table, but the net has learned from arrays")
     pattern = like.table if isinstance(like, TableRows) else like
