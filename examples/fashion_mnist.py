@@ -9,7 +9,6 @@ channels, rectifiers and max-pooling. Fetch the pictures first: ``python example
 from __future__ import annotations
 
 import argparse
-import gzip
 import time
 from pathlib import Path
 
@@ -22,20 +21,10 @@ from gpubp import losses, nn, optim
 CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
-def read_idx(file: Path) -> np.ndarray:
-    """Read an array of bytes from a compressed IDX file."""
-    with gzip.open(file) as stream:
-        magic = stream.read(4)
-        if magic[:3] != b"\0\0\x08":
-            raise ValueError(f"{file} is no IDX file of bytes: it begins with {magic!r}")
-        shape = np.frombuffer(stream.read(4 * magic[3]), ">u4").astype(int)
-        return np.frombuffer(stream.read(), np.uint8).reshape(shape)
-
-
 def pictures(where: Path, part: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return pictures of shape (n, 28, 28, 1) from 0 to 1, and their labels."""
-    x = read_idx(where / f"{part}-images-idx3-ubyte.gz")[:most]
-    y = read_idx(where / f"{part}-labels-idx1-ubyte.gz")[:most]
+    x = bp.data.idx(where / f"{part}-images-idx3-ubyte.gz")[:most]
+    y = bp.data.idx(where / f"{part}-labels-idx1-ubyte.gz")[:most]
     return x[..., None].astype("float32") / 255, y.astype("int64")
 
 

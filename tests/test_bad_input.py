@@ -202,6 +202,10 @@ def test_labels():
         (((X,), 2), {"dtype": "foo"}, ValueError, "floating-point dtype such as 'float32', got 'foo'"),
         (((X,), 2), {"dtype": int}, ValueError, "floating-point dtype such as 'float32', got <class 'int'>"),
         (((X,), 2), {"shuffle": True, "seed": 0.5}, TypeError, "whole numbers, got seed=0.5"),
+        (((X,), 2), {"prefetch": 0.5}, TypeError, "prefetch must be a whole number, got 0.5"),
+        (((X,), 2), {"transform": 3}, TypeError, r"a transform is one of .*, or a function of \(x\) or .*, got 3"),
+        (((X,), 2), {"transform": lambda: 0}, TypeError, r"a function of \(x\) or of \(x, draw\), got one of \(\)"),
+        (((X,), 2), {"transform": (None, None)}, ValueError, "there are 2 transforms for 1 array"),
         (((X,), 2), {"start": 0.5}, TypeError, "start must be a whole number, got 0.5"),
         (((X,), 2), {"device": "gpu"}, ValueError, "'gpu' is neither a device"),
     ],
@@ -255,7 +259,7 @@ NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, F)
         (
             {"loss": lambda net, x, y: losses.softmax_cross_entropy(net(x) * np.float32(np.inf), y)},
             FloatingPointError,
-            "the loss of epoch 1 is nan: try a lower learning rate",
+            "the loss or a gradient is not finite at step 1, in epoch 1, with the rows 0, 2, 1, 3; .* learning rate",
         ),
     ],
 )

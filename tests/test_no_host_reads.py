@@ -94,7 +94,10 @@ def test_a_transform(there, transform):
         transform(lambda net, x=x: losses.softmax_cross_entropy(net(x), y), net)
 
 
-def test_fit_reads_its_figures_once_an_epoch(there):
+def test_fit_reads_its_figures_twice_an_epoch(there, monkeypatch):
+    """Once the losses of its steps, once what was measured; and losses after a while, which here does not come."""
+    monkeypatch.setattr("gpubp.training.run.READ_EVERY", 1e9)
+
     def reads(batch_size):
         net = net_of(there, nn.relu)
         where = device_of(net.layers[0].W)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from . import transforms
+from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
 from .datasets import (
@@ -28,6 +30,7 @@ __all__ = [
     "Dataset",
     "Encoding",
     "Examples",
+    "Npz",
     "Source",
     "Table",
     "autoencoder8",
@@ -37,9 +40,13 @@ __all__ = [
     "csv",
     "digits",
     "fashion_mnist",
+    "idx",
     "load",
     "mnist",
     "moons",
+    "npy",
+    "npz",
     "spirals",
+    "transforms",
     "xor",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 from ..boundary import is_inexact
 from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve
 from ..dtypes import named
-from .checks import Source, check_indices, check_part, is_in_memory, is_source
+from .checks import Source, check_at_least, check_indices, check_part, chunks, is_in_memory, is_on_host, is_source
+from .prefetch import ahead
+from .transforms import Draw, per_array
 
 __all__ = ["Batches", "batches"]
 
@@ -40,6 +43,9 @@ class Batches:
         epoch: int,
         start: int,
         last: str,
+        balance: Any,
+        transform: Any,
+        prefetch: int,
         device: Device | str | None,
         dtype: str | None,
     ) -> None:
@@ -48,6 +54,13 @@ class Batches:
             raise TypeError(f"data must be a tuple of arrays, got one of shape {tuple(alone.shape)}; write (x,)")
         self._data: tuple[Any, ...] = tuple(data)
         rows = _count_rows(self._data)
+        self._seed, self._epoch = _check_seed(seed, epoch)
+        self._order: np.ndarray | None = None
+        self._copies: np.ndarray | None = None
+        if balance is not None:
+            labels = _labels(self._data, balance)
+            self._order, self._copies = balanced(labels, self._seed, self._epoch)
+            rows = len(self._order)
         check_at_least_1("batch_size", batch_size)
         if last not in LAST:
             raise ValueError(f"last must be {', '.join(map(repr, LAST[:-1]))} or {LAST[-1]!r}, got {last!r}")
@@ -56,7 +69,13 @@ class Batches:
         for position, array in enumerate(self._data):
             if is_in_memory(array):
                 check_indices(array, position)
-        self._order = shuffled(rows, seed, epoch) if shuffle else None
+        if shuffle:
+            order = shuffled(rows, self._seed, self._epoch)
+            self._order = order if self._order is None else self._order[order]
+            self._copies = None if self._copies is None else self._copies[order]
+        self._transforms = per_array(transform, len(self._data))
+        check_at_least(0, "prefetch", prefetch)
+        self._prefetch = prefetch if all(map(is_on_host, self._data)) else 0
         self._rows, self._size, self._last = rows, int(batch_size), last
         full, rest = divmod(rows, self._size)
         self._total = full + (rest > 0 and last != "drop")
@@ -68,20 +87,23 @@ class Batches:
         return self._total - self.start
 
     def __iter__(self) -> Iterator[tuple[PlainArray, ...]]:
-        for i in range(self.start, self._total):
-            rows = self.rows(i)
-            yield tuple(self._take(k, rows) for k in range(len(self._data)))
+        made = map(self._made, range(self.start, self._total))
+        return ahead(made, self._prefetch) if self._prefetch else iter(made)
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
-        first = self._number("a batch", i, self._total) * self._size
-        places = np.arange(first, first + self._size)
-        places = places % self._rows if self._last == "pad" else places[: self._rows - first]
+        places = self._places(i)
         return places if self._order is None else self._order[places]
 
     def count(self, i: int) -> int:
         """Return how many rows of batch `i` are no padding: they come first."""
         return min(self._size, self._rows - self._number("a batch", i, self._total) * self._size)
+
+    def _places(self, i: int) -> np.ndarray:
+        """Where in the epoch the rows of batch `i` stand."""
+        first = self._number("a batch", i, self._total) * self._size
+        places = np.arange(first, first + self._size)
+        return places % self._rows if self._last == "pad" else places[: self._rows - first]
 
     def _number(self, name: str, value: Any, end: int) -> int:
         if not isinstance(value, Integral):
@@ -91,8 +113,19 @@ class Batches:
             raise ValueError(f"{name} must be from 0 to {end - 1}, got {number}: the epoch has {self._total} batches")
         return number
 
-    def _take(self, position: int, rows: np.ndarray) -> PlainArray:
+    def _made(self, i: int) -> tuple[PlainArray, ...]:
+        rows = self.rows(i)
+        return tuple(self._take(k, rows, i) for k in range(len(self._data)))
+
+    def _take(self, position: int, rows: np.ndarray, i: int) -> PlainArray:
         part = self._read(position, rows)
+        transform = self._transforms[position]
+        if transform is not None:
+            copies = None if self._copies is None else self._copies[self._places(i)]
+            part = transform(part, Draw(self._seed, self._epoch, rows, copies))
+            if not is_array(part) or part.shape[:1] != rows.shape:
+                got = f"an array of shape {tuple(part.shape)}" if is_array(part) else type(part).__name__
+                raise ValueError(f"the transform of data[{position}] gave {got} for {len(rows)} rows")
         if self._dtype is not None and is_inexact(part.dtype):
             xp = raw_namespace(part)
             part = xp.astype(part, named(xp, self._dtype), copy=False)
@@ -124,6 +157,9 @@ def batches(
     epoch: int = 0,
     start: int = 0,
     last: str = "keep",
+    balance: Any = None,
+    transform: Any = None,
+    prefetch: int = 0,
     device: Device | str | None = None,
     dtype: str | None = None,
 ) -> Batches:
@@ -151,6 +187,16 @@ def batches(
         What becomes of the last batch where the size does not divide the number of rows: it is smaller; or left out; or
         filled up with the epoch's first rows, so that all batches have one shape. These rows then count twice;
         `Batches.count` says how many of a batch are no padding.
+    balance : int or array, optional
+        The labels, one a row, or the place of the array in `data` that holds them: all classes come equally often, as
+        often as the largest one. Rows of the others come several times, each as often as the others or once more.
+    transform : transform, function or tuple of these, optional
+        What is done to the first array of each batch (`gpubp.data.transforms`), or to each array in turn (None:
+        nothing); a function of ``(x)``, or of ``(x, draw)`` with random numbers, which depend on the seed, the epoch
+        and the row alone. Several arrays that are transformed draw the same numbers, as pictures and their masks must.
+    prefetch : int
+        So many batches are made ahead in a thread; 0 makes each when it is wanted. What comes is the same. Data that
+        are not on the host are not.
     device : Device or str, optional
         Where the batches are wanted; by default where the data are.
     dtype : str, optional
@@ -168,7 +214,8 @@ def batches(
     ValueError
         If the lengths differ, or are zero; if an array of signed integers (labels, indices) holds a negative number,
         which would silently count from the end (in an array in memory that is found here, in files and sources when a
-        batch has it); if `batch_size`, `seed`, `epoch` or `start` is out of range.
+        batch has it); if a transform changes the number of rows; if `batch_size`, `seed`, `epoch` or `start` is out of
+        range.
 
     Examples
     --------
@@ -185,34 +232,72 @@ def batches(
         epoch=epoch,
         start=start,
         last=last,
+        balance=balance,
+        transform=transform,
+        prefetch=prefetch,
         device=device,
         dtype=dtype,
     )
 
 
-def shuffled(rows: int, seed: int | None, epoch: int) -> np.ndarray:
+def shuffled(rows: int, seed: int, epoch: int) -> np.ndarray:
     """Return the numbers below `rows` in an order drawn for (`seed`, `epoch`).
 
     Sorting raw Philox words gives the same order under every version of NumPy, which promises to keep a bit
     generator's stream but not what `Generator.permutation` makes of it.
     """
+    return np.argsort(_words(rows, seed, epoch, 0), kind="stable")
+
+
+def balanced(labels: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows, of all classes equally many, and how often each came before.
+
+    Of each class all rows come, in an order that is drawn, and then again from the first one on until there are as many
+    as of the largest class.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.lexsort((_words(len(labels), seed, epoch, 2**64 - 1), classes))
+    k, counts = np.arange(counts.max()), counts[:, None]
+    rows = order[np.cumsum(counts)[:, None] - counts + k % counts].ravel()
+    in_turn = np.argsort(rows, kind="stable")
+    return rows[in_turn], (k // counts).ravel()[in_turn]
+
+
+def _words(n: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """Raw words of Philox; the counter's last number is 0 for orders, and others for `Draw`."""
+    key, counter = np.array([seed, epoch], dtype=np.uint64), np.array([0, 0, stream, 0], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(n)
+
+
+def _check_seed(seed: Any, epoch: Any) -> tuple[int, int]:
     if not (isinstance(epoch, Integral) and isinstance(seed, Integral | None)):
         raise TypeError(f"seed and epoch must be whole numbers, got seed={seed!r}, epoch={epoch!r}")
-    if seed is None:
-        words = np.random.Philox().random_raw(rows)
-    else:
-        if not (0 <= seed < 2**64 and 0 <= epoch < 2**64):
-            raise ValueError(f"seed and epoch must be from 0 to 2**64 - 1, got seed={seed}, epoch={epoch}")
-        words = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(rows)
-    return np.argsort(words, kind="stable")
+    seed, epoch = secrets.randbits(64) if seed is None else int(seed), int(epoch)
+    if not (0 <= seed < 2**64 and 0 <= epoch < 2**64):
+        raise ValueError(f"seed and epoch must be from 0 to 2**64 - 1, got seed={seed}, epoch={epoch}")
+    return seed, epoch
+
+
+def _labels(data: tuple[Any, ...], balance: Any) -> np.ndarray:
+    """Return the labels, one a row, that `balance` names."""
+    labels = balance
+    if isinstance(balance, Integral):
+        if (place := int(balance)) not in range(len(data)):
+            raise ValueError(f"balance must be the labels or the place of an array in data, got {place}")
+        labels = data[place]
+    if is_array(labels) or is_source(labels):
+        labels = np.concatenate([part for _, part in chunks(labels)])
+    labels, rows = np.asarray(labels), data[0].shape[0]
+    if labels.shape not in ((rows,), (rows, 1)):
+        raise ValueError(f"balance wants one label a row, {rows} of them, got an array of shape {labels.shape}")
+    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+        raise ValueError("balance wants labels of classes, got an array with fractions")
+    return labels.ravel()
 
 
 def check_at_least_1(name: str, value: Any) -> None:
     """Refuse what is not a whole number from 1."""
-    if not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+    check_at_least(1, name, value)
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy as np
 from ..boundary import is_inexact
 from ..device import PlainArray, is_array, library, raw_namespace, to_numpy
 
-__all__ = ["Source", "check_finite", "check_indices", "chunks", "is_in_memory", "is_source"]
+__all__ = ["Source", "check_finite", "check_indices", "chunks", "is_in_memory", "is_on_host", "is_source"]
 
-CHUNK = 2**24  #: bytes that are read at once
+CHUNK = 2**22  #: bytes that are read at once
 
 
 class Source(Protocol):
@@ -56,14 +57,23 @@ def chunks(x: Any) -> Iterator[tuple[int, np.ndarray]]:
     What another library holds comes in one piece, which is one wait for its device.
     """
     rows = x.shape[0]
-    size = CHUNK // max(1, math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize) if _is_hosts(x) else rows
+    size = CHUNK // max(1, math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize) if is_on_host(x) else rows
     for first in range(0, rows, max(1, size)):
         end = min(first + max(1, size), rows)
         yield first, to_numpy(x[first:end]) if is_array(x) else x.take(np.arange(first, end))
 
 
-def _is_hosts(x: Any) -> bool:
+def is_on_host(x: Any) -> bool:
+    """Whether `x` is a source or NumPy's."""
     return not is_array(x) or library(x) == "numpy"
+
+
+def check_at_least(least: int, name: str, value: Any) -> None:
+    """Refuse what is not a whole number from `least`."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_finite(x: PlainArray, what: str) -> None:
@@ -71,12 +81,17 @@ def check_finite(x: PlainArray, what: str) -> None:
     if not is_inexact(x.dtype):
         return
     xp = raw_namespace(x)
-    if not _is_hosts(x) and bool(xp.all(xp.isfinite(x))):
+    if not is_on_host(x) and bool(xp.all(xp.isfinite(x))):
         return
     for first, part in chunks(x):
-        if not np.isfinite(part).all():
-            i, *others = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
-            raise ValueError(f"the {what} hold {part[i, *others]} at {(first + i, *others)}")
+        check_finite_part(part, first, what)
+
+
+def check_finite_part(part: np.ndarray, first: int, what: str) -> None:
+    """Refuse NaN and infinity in these rows, of which the first one's number is given."""
+    if not np.isfinite(part).all():
+        i, *others = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+        raise ValueError(f"the {what} hold {part[i, *others]} at {(first + i, *others)}")
 
 
 def check_indices(x: PlainArray, position: int) -> None:

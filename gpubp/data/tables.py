@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv as csv_module
-import gzip
 import io
 import math
 import os
@@ -14,9 +14,11 @@ from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+
+from .opening import File, naming, opened
 
 __all__ = ["KINDS", "MISSING", "Table", "csv"]
 
@@ -29,7 +31,6 @@ _CELLS = 2**15  # of a piece
 _LINE = 2**24  # characters, beyond which this is no table
 _HEADER = 128  # bytes of an .npy file before its data
 
-Path_ = str | os.PathLike[str]
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
 
 
@@ -51,7 +52,7 @@ class Table:
 
     def __init__(
         self,
-        file: Path_,
+        file: File,
         columns: Sequence[_Column],
         numbers: np.ndarray,
         codes: np.ndarray,
@@ -257,7 +258,7 @@ class _Store:
 
 
 def fill(
-    file: Path_,
+    file: File,
     names: Sequence[str],
     kinds: Mapping[str, str],
     pieces: Callable[[], Iterable[Piece]],
@@ -266,7 +267,7 @@ def fill(
     missing: Iterable[str],
     max_categories: int,
     memory: int,
-    cache: Path_ | None,
+    cache: File | None,
 ) -> Table:
     """Read a table by pieces; a second time if a column began with numbers and is not all of numbers."""
     for name, kind in kinds.items():
@@ -305,7 +306,7 @@ def fill(
 
 
 def csv(
-    file: Path_,
+    file: File,
     *,
     header: bool | None = None,
     delimiter: str | None = None,
@@ -315,7 +316,7 @@ def csv(
     encoding: str = "utf-8",
     max_categories: int = 1000,
     memory: int = 2**28,
-    cache: Path_ | None = None,
+    cache: File | None = None,
 ) -> Table:
     """Read a CSV file, ``.gz`` or not, piece by piece: it may be larger than memory.
 
@@ -359,7 +360,7 @@ def csv(
     OSError
         If the file cannot be read.
     """
-    try:
+    with naming(file):
         form = _Form(file, header, delimiter, encoding)
         told = dict(kinds or {})
         for name in told:
@@ -371,30 +372,28 @@ def csv(
             file, form.names, told, form.pieces, form.text,
             missing=missing, max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
-    except UnicodeError:
-        raise ValueError(f"{os.fspath(file)}: {_undecodable(file, encoding)}") from None
-    except (ValueError, csv_module.Error) as error:
-        message = str(error)
-        if message.startswith(os.fspath(file)):
-            raise
-        raise ValueError(f"{os.fspath(file)}: {message}") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{os.fspath(file)} is no whole gzip file: {error}") from None
 
 
 class _Form:
     """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
 
-    def __init__(self, file: Path_, header: bool | None, delimiter: str | None, encoding: str) -> None:
-        self._file, self._encoding = file, "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
-        with _opened(file) as stream:
+    def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
+        if delimiter is not None and len(delimiter) != 1:
+            raise ValueError(f"delimiter must be one character, got {delimiter!r}")
+        try:
+            self._encoding = codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"Python knows no encoding {encoding!r}") from None
+        self._file = file
+        with opened(file) as stream:
             start = stream.read(4)
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and not encoding.lower().startswith("utf-16"):
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and not self._encoding.startswith("utf-16"):
             raise ValueError("this is UTF-16 text: give encoding='utf-16', or save it as UTF-8")
         self._delimiter = delimiter or ","
         if delimiter is None:
-            with self._lines() as lines:
-                self._delimiter = _delimiter_of(list(islice((line[:10_000] for line in lines if line.strip()), 20)))
+            with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
+                sample = islice((line[:10_000] for line in lines if line.strip()), 20)
+                self._delimiter = _delimiter_of([*sample])
         first = list(islice(self._rows(), 20))
         if not first:
             raise ValueError("the file is empty")
@@ -403,7 +402,8 @@ class _Form:
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
-        return _Lines(io.TextIOWrapper(_opened(self._file), encoding=self._encoding, newline=""))
+        encoding = "utf-8-sig" if self._encoding == "utf-8" else self._encoding
+        return _Lines(io.TextIOWrapper(opened(self._file), encoding=encoding, newline=""))
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not blank, each with the line it begins at."""
@@ -413,6 +413,8 @@ class _Form:
             while True:
                 try:
                     row = next(reader, None)
+                except UnicodeError:
+                    raise ValueError(_undecodable(self._file, self._encoding)) from None
                 except csv_module.Error as error:
                     raise ValueError(f"line {line}: {error}") from None
                 if row is None:
@@ -464,18 +466,9 @@ class _Lines:
         self._stream.close()
 
 
-def _opened(file: Path_) -> BinaryIO:
-    stream = open(file, "rb")  # noqa: SIM115
-    if stream.read(2) != b"\x1f\x8b":
-        stream.seek(0)
-        return stream
-    stream.close()
-    return gzip.open(file)  # type: ignore[return-value]
-
-
-def _undecodable(file: Path_, encoding: str) -> str:
+def _undecodable(file: File, encoding: str) -> str:
     """Say which line is not in the encoding."""
-    with suppress(EOFError, OSError, zlib.error), _opened(file) as stream:
+    with suppress(EOFError, OSError, zlib.error), opened(file) as stream:
         for number, line in enumerate(iter(lambda: stream.readline(_LINE), b""), 1):
             try:
                 line.decode(encoding)

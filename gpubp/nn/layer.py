@@ -14,8 +14,8 @@ from ..dtypes import named
 from ..functions.checks import check_alike, check_one_device
 from ..transform import in_transform
 from ..tree import Node, frozen_leaves, leaves, leaves_with_paths, map_distinct, to_device
-from .parameter import UNSIZED, Drawing, Parameter, check_built, floating, replaced
-from .surgery import chosen_by, is_parameter, layers_of, listed_paths, load_state, mode, owners, state_of
+from .parameter import UNSIZED, Drawing, Parameter, floating, replaced
+from .surgery import chosen_by, is_parameter, layers_of, learn_lengths, listed_paths, load_state, owners, state_of
 
 __all__ = ["Layer"]
 
@@ -83,9 +83,7 @@ class Layer(Node):
             If `seed` is a batch and a layer still misses a length: it was not called.
         """
         if is_array(seed):
-            with mode(self, training=False):
-                self(seed)
-            check_built(self)
+            learn_lengths(self, seed)
         else:
             Drawing(seed, floating(dtype)).visit(self, "")
         return self

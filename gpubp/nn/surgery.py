@@ -8,6 +8,7 @@ from typing import Any
 
 from ..device import Device, device_of, is_array, move, raw_namespace, to_numpy
 from ..layout import Layout
+from ..state import State
 from ..tree import Node, cells_with_paths, children, leaves_with_paths
 from .parameter import Parameter, check_built
 
@@ -38,6 +39,18 @@ def mode(tree: Any, *, training: bool) -> Iterator[None]:
     finally:
         for layer, was in before:
             layer.training = was
+
+
+def learn_lengths(net: Any, *inputs: Any) -> None:
+    """Call a net once, in evaluation mode, so that it learns from a batch the lengths that it was not given."""
+    with mode(net, training=False):
+        net(*inputs)
+    check_built(net)
+
+
+def cells_of(tree: Any) -> list[State]:
+    """The cells of a tree, each once."""
+    return list({id(cell): cell for _, cell in cells_with_paths(tree)}.values())
 
 
 # -- places

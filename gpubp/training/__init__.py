@@ -1,9 +1,27 @@
-"""Training loops, metrics, files of parameters, and the example that ``gpubp train`` runs."""
+"""Training loops, callbacks, metrics, files of parameters, and the example that ``gpubp train`` runs."""
 
 from __future__ import annotations
 
 from . import metrics
+from .callbacks import Callback, CSVLog, EarlyStopping, JSONLines, ReduceOnPlateau
+from .evaluation import evaluate
 from .files import load, save
-from .loop import evaluate, fit
+from .history import History, NotFinite
+from .loop import fit
+from .run import Run
 
-__all__ = ["evaluate", "fit", "load", "metrics", "save"]
+__all__ = [
+    "CSVLog",
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "JSONLines",
+    "NotFinite",
+    "ReduceOnPlateau",
+    "Run",
+    "evaluate",
+    "fit",
+    "load",
+    "metrics",
+    "save",
+]

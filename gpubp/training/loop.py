@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..boundary import is_inexact
 from ..capture import capture as captured
-from ..data import batches
-from ..data.batches import check_at_least_1
-from ..data.checks import check_finite, chunks
-from ..device import Device, device_of, is_array, raw_namespace, to_numpy
-from ..fused import Fused
+from ..data import Batches, batches
+from ..device import Device
 from ..nn.layer import Layer
 from ..nn.parameter import check_built, unsized
-from ..nn.surgery import mode
+from ..nn.surgery import learn_lengths
 from ..optim import Optimizer
-from ..precision import mixed, scaled
-from ..state import State
-from ..transform import value_and_grad
-from ..tree import leaves
+from . import checks
+from .callbacks import Callback
+from .evaluation import as_the_net, evaluate
+from .history import History
+from .interrupt import Interrupt
 from .metrics import Metric, Totals
+from .progress import Progress
+from .run import Run
+from .steps import own_step, step_of
 
-__all__ = ["evaluate", "fit"]
-
-Loss = Callable[..., Any]
-Data = Sequence[Any]
+__all__ = ["fit"]
 
 
 def fit(
     net: Any,
-    loss: Loss,
+    loss: Callable[..., Any] | None,
     opt: Optimizer | Callable[[Any], Optimizer],
-    train: Data,
+    train: Sequence[Any],
     *,
-    epochs: int,
+    epochs: int | None = None,
+    steps: int | None = None,
     batch_size: int = 32,
-    validation: Data | None = None,
-    seed: int = 0,
-    device: Device | str | None = None,
+    validation: Sequence[Any] | None = None,
+    report_every: int | None = None,
     metrics: Sequence[str | Metric] = ("accuracy",),
-    progress: bool = True,
-    capture: bool | str = "auto",
+    targets: int = 1,
+    callbacks: Sequence[Callback] = (),
+    step: Callable[..., Any] | None = None,
+    accumulate: int = 1,
+    average: Any = None,
+    nonfinite: str | None = None,
+    seed: int = 0,
+    last: str = "keep",
+    device: Device | str | None = None,
     precision: str | None = None,
-) -> list[dict[str, Any]]:
+    capture: bool | str = "auto",
+    progress: bool = True,
+) -> History:
     """Train a net.
 
     Parameters
@@ -54,301 +58,152 @@ def fit(
         A net that has its seed; it is called as ``net(x)`` for the metrics. Lengths that it was not told it learns from
         the first batch. It is in training mode for the steps, in evaluation mode for the metrics.
     loss
-        ``loss(net, x, y)`` gives a scalar, a mean over the batch.
+        ``loss(net, x, y)`` gives a scalar, a mean over the batch. May be None with a `step`: rows then have metrics
+        alone.
     opt
         The optimizer made for this net, or a function that makes it, such as ``lambda net: optim.Adam(net, 1e-3)``,
         as a net needs that has not seen a batch.
     train
-        Arrays with one example a row, ``(inputs, targets)``. Of a net with several inputs, such as sequences and their
-        lengths, ``(x, lengths, y)``: the calls are then ``net(x, lengths)`` and ``loss(net, x, lengths, y)``.
-    epochs
-        Passes over the data.
+        Arrays or sources with one example a row, ``(inputs, targets)``. Of a net with several inputs, such as sequences
+        and their lengths, ``(x, lengths, y)``: the calls are then ``net(x, lengths)`` and ``loss(net, x, lengths, y)``.
+    epochs, steps
+        Passes over the data, or steps, which may end within a pass: one of the two.
     batch_size
-        Examples in a step.
+        Examples in a batch. Where there are fewer, a batch has them all.
     validation
-        Data like `train`, to measure loss and metrics with after each epoch. Without it the metrics are measured on
-        the training data.
-    seed
-        Determines the order of the examples.
-    device
-        Where to compute, which must be where the net is; by default there.
+        Data like `train`, to measure loss and metrics with for each row of the history. Without it the metrics are
+        measured on the training data.
+    report_every
+        Steps after which the history gets a row; by default it gets one at the end of every epoch. The last step
+        always gives one.
     metrics
         Names, as `gpubp.metrics.resolve` takes them, and metrics; ``"accuracy"`` is of use in classification only.
-    progress
-        Whether to show a progress bar.
-    capture
-        Whether a step is one CUDA graph, as by `gpubp.capture`: ``"auto"`` if it can be, with a warning where it can
-        not; True insists on it, and False leaves it.
+        ``"accuracy[1]"`` is of the second output and the second target.
+    targets
+        How many arrays of the data, at the end, are targets. With several, ``(x, y1, y2)``, the net returns a tuple.
+    callbacks
+        What is done beside the steps: see `Callback`.
+    step
+        A step of your own, ``step(net, opt, x, y)``, which calls ``opt.step`` and returns the loss, a 0-d array.
+    accumulate
+        So many batches give one step, by the mean of their gradients over all rows; their memory is needed one after
+        the other. At the end of an epoch there may be fewer.
+    average
+        An `gpubp.optim.Average` of the net, updated after each step; its net is then the one that is measured.
+    nonfinite
+        What is done about a loss or gradient that is not finite, which is seen on the device. ``"stop"``, the default:
+        FloatingPointError, with the net as it was before that step. ``"skip"``: the step is left out. ``"scale"``: it
+        is, and the loss scale is lowered, a dynamic one being there or made; the default with a dynamic one.
+    seed
+        Determines the order of the examples.
+    last
+        What becomes of a last batch that is not full: as in `batches`, ``"keep"``, ``"drop"`` or ``"pad"``.
+    device
+        Where to compute, which must be where the net is; by default there.
     precision
         ``"bfloat16"`` or ``"float16"``: steps and evaluation are in mixed precision, as by `gpubp.mixed`, with a net of
         float32 parameters. With float16 an optimizer that has no loss scale gets a dynamic one.
+    capture
+        Whether a step is one CUDA graph, as by `gpubp.capture`: ``"auto"`` if it can be, with a warning where it can
+        not; True insists on it, and False leaves it.
+    progress
+        Whether to show on stderr how far it is: a bar in a terminal or a notebook, otherwise plain lines.
 
     Returns
     -------
-    list of dict
-        A row for each epoch: ``epoch`` (from 1), ``loss`` (the mean over the steps' examples), and either ``val_loss``
-        and ``val_accuracy``, or ``accuracy``.
+    History
+        A list of rows, dicts of figures: ``epoch`` (from 1), ``step``, ``loss`` (the mean over the examples of the
+        steps since the row before), and either ``val_loss`` and ``val_accuracy``, or ``accuracy``; with `nonfinite`
+        other than ``"stop"`` also ``skipped``, a number of steps. After Ctrl-C, which ends the run after the step, it
+        is ``interrupted``.
 
     Raises
     ------
     TypeError, ValueError
         Before the first step: if an argument is none of what is said above, if the data hold NaN or infinity, or a
         label that is not below the number of the net's outputs.
-    FloatingPointError
-        If the loss of an epoch is not finite.
+    NotFinite
+        A FloatingPointError that names epoch, step and rows, soon after the step: losses are read twice a second.
     NotCapturable
         If `capture` is True and a step cannot be captured.
+    KeyboardInterrupt
+        At a second Ctrl-C.
     """
-    if capture not in (True, False, "auto"):
-        raise ValueError(f"capture must be True, False or 'auto', got {capture!r}")
-    check_at_least_1("epochs", epochs)
-    check_at_least_1("batch_size", batch_size)
-    names = [metric.name for metric in Totals(metrics).metrics]
-    options = _as_the_net(net, device, None)
-    _check_precision(precision, options)
+    checks.check_length(epochs, steps)
+    checks.check_counts(batch_size=batch_size, accumulate=accumulate, report_every=report_every)
+    checks.check_choice("capture", capture, (True, False, "auto"))
+    checks.check_choice("nonfinite", nonfinite, ("stop", "skip", "scale", None))
+    checks.check_callbacks(callbacks)
+    Totals(metrics)
+    where = as_the_net(net, device, None)
+    checks.check_precision(precision, where["dtype"])
+    checks.check_options_of_step(step, accumulate, precision)
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
-            _check_data(name, data)
-            _check_call(loss, name, data)
+            checks.check_data(name, data, targets)
+            checks.check_calls(name, data, targets, loss, step)
+            checks.check_values(name, data, targets)
+
+    def epoch(number: int, start: int) -> Batches:
+        return batches(train, batch_size, shuffle=True, seed=seed, epoch=number, start=start, last=last, **where)
+
+    def measure() -> dict[str, Any]:
+        measured, of, name = (loss, validation, "val_{}") if validation is not None else (None, train, "{}")
+        found = evaluate(run.nets[-1], measured, of, metrics=metrics, targets=targets, precision=precision, **where)
+        return {name.format(key): x if isinstance(x, float) else x.tolist() for key, x in found.items()}
+
+    first = next(iter(epoch(0, 0)))
     if unsized(net):
-        *inputs, _ = next(iter(batches(train, batch_size, **options)))
-        with mode(net, training=False):
-            net(*inputs)
+        learn_lengths(net, *first[:-targets])
     check_built(net)
-    if isinstance(opt, Layer):
-        raise _no_optimizer(opt)
-    if not isinstance(opt, Optimizer) and callable(opt):
+    opt = _optimizer(opt, net)
+    if average is not None:
+        checks.check_owner("the average", average.tree, net)
+    if step is None or metrics:
+        for data in (train, validation):
+            checks.check_labels(net, data, targets, first)
+    checks.check_last(net, len(train) - targets, epoch)
+    skips = _watch(opt, nonfinite, precision)
+    take = (
+        step_of(net, loss, opt, average, precision, len(train) - targets)
+        if step is None
+        else own_step(net, step, opt, average)
+    )
+    run = Run(
+        net,
+        opt,
+        average,
+        take=captured(take, required=capture is True) if capture else take,
+        batches=epoch,
+        measure=measure,
+        epochs=epochs,
+        steps=steps,
+        accumulate=accumulate,
+        report_every=report_every,
+        skips=skips,
+        callbacks=callbacks,
+    )
+    for callback in callbacks:
+        callback.on_start(run)
+    with Interrupt() as interrupt, Progress.of(progress, *run.samples) as shown:
+        run.go(shown, interrupt, lambda run: None)
+        if run.history.interrupted:
+            shown.say(f"stopped by Ctrl-C at {run.where}")
+    for callback in callbacks:
+        callback.on_end(run)
+    return run.history
+
+
+def _optimizer(opt: Any, net: Any) -> Optimizer:
+    if not isinstance(opt, Optimizer | Layer) and callable(opt):
         opt = opt(net)
-    _check_optimizer(opt, net)
-    for data in (train, validation):
-        if data is not None:
-            _check_labels(net, data, options)
+    checks.check_optimizer(opt, net)
+    found: Optimizer = opt
+    return found
 
-    if precision == "float16" and opt.scale is None:
+
+def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool:
+    """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
+    if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
         opt.scale_loss("dynamic")
-    objective = loss if opt.scale is None else scaled(loss, opt)
-    gradient, mean = value_and_grad(objective if precision is None else mixed(loss, precision, opt)), _Mean()
-
-    def train_step(*batch: Any) -> None:
-        value, grads = gradient(net, *batch)
-        opt.step(grads)
-        mean.sum(value, batch[0].shape[0])
-
-    step = captured(train_step, required=capture is True) if capture else train_step
-    history: list[dict[str, Any]] = []
-    size = math.ceil(train[0].shape[0] / batch_size)
-    with _Bar(epochs * size, progress) as bar:
-        for epoch in range(epochs):
-            with mode(net, training=True):
-                for batch in batches(train, batch_size, shuffle=True, seed=seed, epoch=epoch, **options):
-                    step(*batch)
-                    mean.count += batch[0].shape[0]
-                    bar.step()
-            row = {"epoch": epoch + 1, "loss": mean.read()}
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(_not_finite(row, history))
-            if validation is None:
-                found = evaluate(net, loss, train, metrics=metrics, precision=precision, **options)
-                row |= {name: found[name] for name in names}
-            else:
-                found = evaluate(net, loss, validation, metrics=metrics, precision=precision, **options)
-                row |= {f"val_{name}": value for name, value in found.items()}
-            history.append(row)
-            bar.show(row)
-    return history
-
-
-def evaluate(
-    net: Any,
-    loss: Loss,
-    data: Data,
-    *,
-    metrics: Sequence[str | Metric] = ("accuracy",),
-    batch_size: int = 1024,
-    device: Device | str | None = None,
-    dtype: str | None = None,
-    precision: str | None = None,
-) -> dict[str, Any]:
-    """Measure loss and metrics of a net, in evaluation mode.
-
-    Parameters
-    ----------
-    net, loss, metrics, device
-        As in `fit`.
-    data
-        As `train` in `fit`.
-    batch_size
-        Examples computed at once.
-    dtype
-        Floating-point dtype to which the data are cast; by default the net's.
-    precision
-        As in `fit`.
-
-    Returns
-    -------
-    dict
-        ``loss``, a mean over the examples, and the metrics by name.
-    """
-    totals = Totals(metrics)
-    _check_several("data", data)
-    options = _as_the_net(net, device, dtype)
-    _check_precision(precision, options)
-    if precision is None:
-        output_of = _output
-    else:
-        loss, output_of = mixed(loss, precision), mixed(_output, precision, argnums=range(len(data)))
-    with mode(net, training=False):
-        for *inputs, y in batches(data, batch_size, **options):
-            totals.mean("loss", loss(net, *inputs, y), y.shape[0])
-            totals.add(output_of(net, *inputs), y)
-    return totals.read()
-
-
-def _output(net: Any, *inputs: Any) -> Any:
-    return net(*inputs)
-
-
-def _as_the_net(net: Any, device: Device | str | None, dtype: str | None) -> dict[str, Any]:
-    """Where and in which precision batches are wanted: as the net's parameters are, unless told."""
-    parameters = [x for x in leaves(net) if is_inexact(x.dtype)]
-    if parameters:
-        device = device_of(parameters[0]) if device is None else device
-        dtype = str(parameters[0].dtype).rpartition(".")[2] if dtype is None else dtype
-    return {"device": device, "dtype": dtype}
-
-
-def _not_finite(row: dict[str, Any], history: list[dict[str, Any]]) -> str:
-    before = f"; in the epoch before it was {history[-1]['loss']:.4g}" if history else ""
-    return (
-        f"the loss of epoch {row['epoch']:.0f} is {row['loss']}{before}: try a lower learning rate, and look for "
-        "overflow, logarithms of 0 and divisions by 0 in the loss and the net"
-    )
-
-
-# -- checks, on the host and once, before the first step
-
-
-def _check_precision(precision: Any, options: dict[str, Any]) -> None:
-    if precision not in (None, "float16", "bfloat16"):
-        raise ValueError(f"precision must be 'float16', 'bfloat16' or None, got {precision!r}")
-    if precision is not None and options["dtype"] not in (None, "float32"):
-        raise ValueError(
-            f"precision={precision!r} computes with a net of float32 parameters, got {options['dtype']}: "
-            "net.astype('float32')"
-        )
-
-
-def _check_call(loss: Loss, name: str, data: Data) -> None:
-    several = len(data) > 2
-    call = ", ".join(["net", *(f"x{k + 1}" if several else "x" for k in range(len(data) - 1)), "y"])
-    try:
-        signature = inspect.signature(loss)
-    except (TypeError, ValueError):  # no function, or one that does not say
-        signature = None
-    if not callable(loss):
-        raise TypeError(f"loss must be a function ({call}) -> scalar, got {type(loss).__name__}")
-    try:
-        if signature is not None:
-            signature.bind(None, *data)
-        if isinstance(loss, Fused):  # a third array may be weights
-            raise TypeError
-    except TypeError:
-        assert signature is not None
-        takes = f"{getattr(loss, '__name__', type(loss).__name__)} takes ({', '.join(signature.parameters)})"
-        advice = "" if several else "; write, for example, lambda net, x, y: losses.mse(net(x), y)"
-        raise TypeError(
-            f"{name} holds {len(data)} arrays, so loss is called as loss({call}), but {takes}{advice}"
-        ) from None
-
-
-def _check_optimizer(opt: Any, net: Any) -> None:
-    if not isinstance(opt, Optimizer):
-        raise _no_optimizer(opt)
-    if opt.tree is not net:
-        raise ValueError(
-            "the optimizer was made for another net: make it for the one that is trained, after net.to(...) or "
-            "net.astype(...), which return new nets"
-        )
-
-
-def _no_optimizer(opt: Any) -> TypeError:
-    return TypeError(
-        f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; or a function of the net that "
-        "makes one"
-    )
-
-
-def _check_several(name: str, data: Data) -> None:
-    if is_array(data) or len(data) < 2:
-        given = "one array" if is_array(data) else f"{type(data).__name__} of length {len(data)}"
-        raise TypeError(
-            f"{name} must be a tuple of arrays (inputs, targets), got {given}; to learn x itself, give (x, x)"
-        )
-
-
-def _check_data(name: str, data: Data) -> None:
-    """Refuse NaN and infinity in arrays; what a source makes is not looked at before it is wanted."""
-    _check_several(name, data)
-    for k, x in enumerate(data):
-        if is_array(x):
-            check_finite(x, f"{'targets' if k == len(data) - 1 else 'inputs'} of {name}")
-
-
-def _check_labels(net: Any, data: Data, options: dict[str, Any]) -> None:
-    """Refuse labels that are not below the number of outputs."""
-    *inputs, y = next(iter(batches(data, 1, **options)))
-    with mode(net, training=False):
-        output = net(*inputs)
-    if is_inexact(y.dtype) or output.ndim != y.ndim + 1 or not is_array(data[-1]):
-        return
-    classes, largest = output.shape[-1], max(part.max() for _, part in chunks(data[-1]))
-    if largest >= classes:
-        raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
-
-
-class _Mean:
-    """A mean over examples that accumulates where the values are and is read once."""
-
-    def __init__(self) -> None:
-        self.total, self.count = State(0.0), 0
-
-    def sum(self, value: Any, n: int) -> None:
-        """Add the mean over n examples to the total, but not these to the count: it may be captured."""
-        self.total.value = self.total.value + value * n
-
-    def add(self, value: Any, n: int) -> None:
-        self.sum(value, n)
-        self.count += n
-
-    def read(self) -> float:
-        """Return the mean, and begin again."""
-        total, count = self.total.value, self.count
-        self.total.value, self.count = raw_namespace(total).zeros_like(total), 0
-        return float(to_numpy(total)) / count
-
-
-class _Bar:
-    """A progress bar that counts steps and shows the figures of the last epoch."""
-
-    def __init__(self, steps: int, shown: bool) -> None:
-        self.bar: Any = None
-        if shown:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=steps, unit="step", mininterval=0.2)
-
-    def step(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
-
-    def show(self, row: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.set_description(f"epoch {row['epoch']}", refresh=False)
-            self.bar.set_postfix({name: f"{value:.4f}" for name, value in row.items() if isinstance(value, float)})
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    return opt._store.guard.skip

@@ -172,6 +172,16 @@ def test_bad_data(data, error, message):
         ({"batch_size": 8, "last": "drop"}, "last='drop' would drop all 7 rows: batch_size is 8"),
         ({"batch_size": 2, "last": "skip"}, "last must be 'keep', 'drop' or 'pad', got 'skip'"),
         ({"batch_size": 2, "start": 5}, "start must be from 0 to 4, got 5: the epoch has 4 batches"),
+        ({"batch_size": 2, "prefetch": -1}, "prefetch must be at least 0, got -1"),
+        ({"batch_size": 2, "balance": 1}, "balance must be the labels or the place of an array in data, got 1"),
+        (
+            {"batch_size": 2, "balance": [1, 2]},
+            r"balance wants one label a row, 7 of them, got an array of shape \(2,\)",
+        ),
+        (
+            {"batch_size": 2, "balance": np.arange(7) / 2},
+            "balance wants labels of classes, got an array with fractions",
+        ),
         ({"batch_size": 2, "start": -1}, "start must be from 0 to 4, got -1"),
         ({"batch_size": 2, "shuffle": True, "seed": -1}, "seed and epoch must be from 0 .* got seed=-1, epoch=0"),
         ({"batch_size": 2, "shuffle": True, "seed": 2**64}, "seed and epoch must be from 0"),
@@ -185,6 +195,46 @@ def test_bad_arguments(kwargs, message):
 
 def test_unsigned_and_boolean_arrays_are_taken():
     assert len(batches((np.zeros(3, np.uint8), np.zeros(3, bool)), 2)) == 2
+
+
+# -- classes equally often
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    size=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    shuffle=st.booleans(),
+)
+def test_balanced_classes(labels, size, seed, shuffle):
+    y = np.array(labels)
+    data, options = (np.arange(len(y)), y), {"shuffle": shuffle, "seed": seed}
+    found = batches(data, size, balance=1, **options)
+    rows = np.concatenate([x for x, _ in found])
+    counts, most = np.bincount(y), np.bincount(y).max()
+    np.testing.assert_array_equal(np.bincount(y[rows]), most * (counts > 0))
+    times = np.bincount(rows, minlength=len(y))
+    assert (times - most // counts[y]).min() >= 0  # no row is left out
+    assert (times - most // counts[y]).max() <= 1
+    again = np.concatenate([x for (x,) in batches(data[:1], len(rows), balance=y, **options)])
+    np.testing.assert_array_equal(rows, again)
+    start = seed % (len(found) + 1)
+    tail = [x for x, _ in batches(data, size, balance=1, start=start, **options)]
+    np.testing.assert_array_equal(np.concatenate([*tail, rows[:0]]), rows[start * size :])
+    assert (np.diff(rows) >= 0).all() or shuffle
+
+
+def test_balanced_epochs_repeat_other_rows():
+    y = np.array([0] * 10 + [1] * 7)
+    epochs = {str(batches((y,), 20, balance=0, seed=1, epoch=e).rows(0).tolist()) for e in range(8)}
+    assert len(epochs) > 4
+
+
+def test_labels_to_balance_may_be_text_a_column_or_a_source():
+    x, y = np.arange(3), np.array([1, 0, 1])
+    for labels in ["b", "a", "b"], y[:, None], y.astype("float32"), y.astype(bool), move(y, "array_api_strict"):
+        assert batches((x,), 4, balance=labels).rows(0).tolist() == [0, 1, 1, 2]
+    assert batches((x, Given(y, "int64")), 4, balance=1).rows(0).tolist() == [0, 1, 1, 2]
 
 
 # -- files and sources
@@ -211,7 +261,12 @@ class Given(Squares):
     """A source of what a test says."""
 
     def __init__(self, value, dtype="float64"):
-        self.value, self.dtype, self.shape = value, np.dtype(dtype), (7, *getattr(value, "shape", (7, 2))[1:])
+        self.value, self.dtype = value, np.dtype(dtype)
+        if isinstance(value, np.ndarray):
+            self.shape, self.ndim = value.shape, value.ndim
+
+    def __len__(self):
+        return self.shape[0]
 
     def take(self, rows):
         return self.value[rows] if isinstance(self.value, np.ndarray) else self.value

@@ -181,9 +181,9 @@ def test_report(write):
         ('a,b\n1,"2\n3"\n4\n', "table.csv: line 4 has 1 cell, but"),
         ("a,b,a\n1,2,3\n", "table.csv: columns 1 and 3 are both named 'a'"),
         ("a,b\n1," + 200_000 * "x" + "\n", "table.csv: line 2: field larger than field limit"),
-        (gzip.compress(PEOPLE.encode(), mtime=0)[:-20], "table.csv is no whole gzip file: "),
-        (b"\x1f\x8bnothing", "table.csv is no whole gzip file: "),
-        (gzip.compress(PEOPLE.encode(), mtime=0)[:-8] + bytes(8), "table.csv is no whole gzip file: "),
+        (gzip.compress(PEOPLE.encode(), mtime=0)[:-20], "table.csv is no whole compressed file: "),
+        (b"\x1f\x8bnothing", "table.csv is no whole compressed file: "),
+        (gzip.compress(PEOPLE.encode(), mtime=0)[:-8] + bytes(8), "table.csv is no whole compressed file: "),
     ],
 )
 def test_bad_files(write, content, message):
@@ -195,6 +195,13 @@ def test_bad_files(write, content, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.csv"):
         csv(tmp_path / "nothing.csv")
+
+
+def test_bad_options(write):
+    with pytest.raises(ValueError, match="delimiter must be one character, got ', '"):
+        csv(write(PEOPLE), delimiter=", ")
+    with pytest.raises(ValueError, match="Python knows no encoding 'utf-9'"):
+        csv(write(PEOPLE), encoding="utf-9")
 
 
 def test_a_line_without_end(write, monkeypatch):

@@ -12,15 +12,14 @@ def write_idx(file, array):
         stream.write(header + array.tobytes())
 
 
-def test_idx_files_are_read(example, tmp_path):
-    script = example("fashion_mnist")
-    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    write_idx(tmp_path / "a.gz", array)
-    np.testing.assert_array_equal(script.read_idx(tmp_path / "a.gz"), array)
-    with gzip.open(tmp_path / "b.gz", "wb") as stream:
-        stream.write(b"\0\0\x0d\1")
-    with pytest.raises(ValueError, match="b.gz is no IDX file of bytes"):
-        script.read_idx(tmp_path / "b.gz")
+def test_pictures_are_read(example, tmp_path):
+    x, y = np.arange(3 * 784, dtype=np.uint8).reshape(3, 28, 28), np.array([2, 0, 1], np.uint8)
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", x)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", y)
+    pictures, labels = example("fashion_mnist").pictures(tmp_path, "train", 2)
+    np.testing.assert_array_equal(pictures[..., 0] * 255, x[:2])
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [2, 0]
 
 
 def test_the_net_learns_generated_pictures(example, capsys):

@@ -213,7 +213,7 @@ def test_fit_trains_in_training_mode_and_measures_in_evaluation_mode():
     data = (X, np.array([0, 1, 1, 0, 1]))
     bp.fit(net, lambda n, x, y: bp.losses.softmax_cross_entropy(n(x), y), optim.Adam(net), data, epochs=1,
            batch_size=5, progress=False)  # fmt: skip
-    assert modes == [False, True, False, False]  # a look at the labels, a step, and loss and accuracy
+    assert modes == [False, True, False]  # a look at the labels, a step, and accuracy
     assert not net.training
 
 

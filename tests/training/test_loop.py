@@ -27,7 +27,7 @@ def fit(seed=0, **options):
 
 def test_history_holds_a_row_for_each_epoch():
     net, history = fit(validation=test)
-    assert [list(row) for row in history] == [["epoch", "loss", "val_loss", "val_accuracy"]] * 2
+    assert [list(row) for row in history] == [["epoch", "step", "loss", "val_loss", "val_accuracy"]] * 2
     assert history[1]["epoch"] == 2
     assert history[1]["loss"] < history[0]["loss"]
     found = bp.evaluate(net, loss, test)
@@ -37,9 +37,9 @@ def test_history_holds_a_row_for_each_epoch():
 
 def test_without_validation_the_training_data_are_measured():
     net, history = fit()
-    assert list(history[1]) == ["epoch", "loss", "accuracy"]
+    assert list(history[1]) == ["epoch", "step", "loss", "accuracy"]
     assert history[1]["accuracy"] == pytest.approx((net(train[0]).argmax(1) == train[1]).mean(), rel=1e-6)
-    assert list(fit(metrics=())[1][0]) == ["epoch", "loss"]
+    assert list(fit(metrics=())[1][0]) == ["epoch", "step", "loss"]
 
 
 def test_one_seed_one_run():
@@ -105,9 +105,8 @@ def test_a_progress_bar_shows_the_figures(capsys):
     net = net_of()
     bp.fit(net, loss, optim.SGD(net, 0.1), train, epochs=2, validation=test)
     shown = capsys.readouterr().err
-    assert "epoch 2" in shown
-    assert "val_accuracy=0." in shown
-    assert "14/14" in shown
+    assert "epoch 2, step 14/14" in shown
+    assert "val_accuracy 0." in shown
 
 
 def test_labels_beyond_the_outputs_are_found_before_training():

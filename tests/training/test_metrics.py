@@ -389,7 +389,7 @@ def test_fit_and_evaluate_take_them():
 
     wanted = ["top2", metrics.confusion(), "f1"]
     history = bp.fit(net, loss, optim.Adam(net, 0.01), (SCORES, LABELS), epochs=1, metrics=wanted, batch_size=5)
-    assert list(history[0]) == ["epoch", "loss", "top2", "confusion", "f1"]
+    assert list(history[0]) == ["epoch", "step", "loss", "top2", "confusion", "f1"]
     found = bp.evaluate(net, loss, (SCORES, LABELS), metrics=wanted, batch_size=5)
     np.testing.assert_array_equal(found["confusion"], metrics.confusion()(net(SCORES), LABELS))
     assert found["f1"] == history[0]["f1"] == metrics.f1()(net(SCORES), LABELS)

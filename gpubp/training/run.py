@@ -1,0 +1,234 @@
+"""A run: where it is, and what happens between its steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..data import Batches
+from ..device import raw_namespace, to_numpy
+from ..nn.surgery import mode
+from .callbacks import Callback
+from .history import History, NotFinite, Place
+from .interrupt import Interrupt
+from .progress import Progress
+
+__all__ = ["Run"]
+
+READ_EVERY = 0.5  #: seconds after which losses are read from the device,
+READ_AFTER = 1024  #: and steps after which they are at the latest
+HOPELESS = 200  #: steps in a row that may be skipped
+
+
+@dataclass
+class _Sums:
+    """Of the steps since the last row."""
+
+    total: float = 0.0  # losses, each times its rows
+    rows: int = 0
+    skipped: int = 0
+
+    def mean(self) -> float:
+        return self.total / self.rows if self.rows else math.nan
+
+
+def _stream(batches: Batches) -> Generator[tuple[Any, ...], None, None]:
+    yield from batches
+
+
+class Run:
+    """A training run, as callbacks see it.
+
+    Attributes
+    ----------
+    net, opt, average
+        What is trained, by what, and its average, if there is one.
+    steps : int
+        Steps of the whole run.
+    history : History
+        The rows so far.
+    epoch, batch, step : int
+        Epochs that are over, batches that the running one has had, and steps that were made.
+    value : array or None
+        The loss of the last step, where the net is; NaN where the step was not taken.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        opt: Any,
+        average: Any,
+        *,
+        take: Callable[..., Any],
+        batches: Callable[[int, int], Batches],
+        measure: Callable[[], Mapping[str, Any]],
+        epochs: int | None,
+        steps: int | None,
+        accumulate: int,
+        report_every: int | None,
+        skips: bool,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.net, self.opt, self.average = net, opt, average
+        self.callbacks = tuple(callbacks)
+        self._on_step = [c.on_step for c in callbacks if type(c).on_step is not Callback.on_step]
+        self._take, self._batches, self._measure = take, batches, measure
+        self._accumulate, self._report_every, self._skips = accumulate, report_every, skips
+        first = batches(0, 0)
+        self._length, self._size = len(first), len(first.rows(0))
+        self._rows = (self._length - 1) * self._size + len(first.rows(self._length - 1))
+        self.steps = (epochs or 0) * math.ceil(self._length / accumulate) if steps is None else steps
+        self.history, self.epoch, self.batch, self.step, self.value = History(), 0, 0, 0, None
+        self._unread: list[tuple[Any, int, int]] = []  # losses, how many rows they are of, and where in the epoch
+        self._sums, self._skipped_in_a_row = _Sums(), 0
+
+    def stop(self, reason: str) -> None:
+        """End the run after this step."""
+        self.history.stopped = str(reason)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left, or something has asked for the end."""
+        return self.step >= self.steps or self.history.stopped is not None or self.history.interrupted
+
+    @property
+    def nets(self) -> list[Any]:
+        """The net and, if there is one, that of the averages."""
+        return [self.net] if self.average is None else [self.net, self.average.net]
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """How many examples the run has learned from, and how many it will have at its end."""
+        epochs, steps = divmod(self.steps, math.ceil(self._length / self._accumulate))
+        return self._samples(self.epoch, self.batch), self._samples(epochs, steps * self._accumulate)
+
+    def _samples(self, epochs: int, batches: int) -> int:
+        return epochs * self._rows + min(batches * self._size, self._rows)
+
+    @property
+    def where(self) -> str:
+        """Where the last step was, in words."""
+        return f"epoch {self.epoch + (self.batch > 0)}, step {self.step}/{self.steps}"
+
+    # -- steps, and what is between them
+
+    def go(self, progress: Progress, interrupt: Interrupt, save: Callable[[Run], None]) -> None:
+        """Make the steps that are left; `save` is called after each, to keep what is to be kept."""
+        read_at = time.monotonic() + READ_EVERY
+        while not self.is_over:
+            self._now = self._batches(self.epoch, self.batch)
+            with mode(self.net, training=True), closing(_stream(self._now)) as stream:
+                while batches := tuple(islice(stream, self._accumulate)):
+                    self._step(batches)
+                    self.history.interrupted = interrupt.asked
+                    if self._is_row_due():
+                        self._add_row(progress)
+                    elif time.monotonic() >= read_at or len(self._unread) >= READ_AFTER:
+                        self.read()
+                        progress.show(self.where, self.samples[0], {"loss": self._sums.mean()})
+                        read_at = time.monotonic() + READ_EVERY
+                    save(self)
+                    if self.is_over:
+                        break
+
+    def _step(self, batches: tuple[Any, ...]) -> None:
+        self.value = self._take(*batches)
+        self.step += 1
+        self.batch += len(batches)
+        self._unread.append((self.value, sum(batch[0].shape[0] for batch in batches), self.batch))
+        if self.batch == self._length:
+            self.read()  # while it is known which rows are in the epoch's batches
+            self.epoch, self.batch = self.epoch + 1, 0
+        for on_step in self._on_step:
+            on_step(self)
+
+    def _is_row_due(self) -> bool:
+        if self.step == self.steps or self.history.stopped is not None:
+            return True
+        return self.batch == 0 if self._report_every is None else self.step % self._report_every == 0
+
+    def _add_row(self, progress: Progress) -> None:
+        self.read()
+        row: dict[str, Any] = {"epoch": self.epoch + (self.batch > 0), "step": self.step, "loss": self._sums.mean()}
+        if self._skips:
+            row["skipped"] = self._sums.skipped
+        self._sums = _Sums()
+        row |= self._measure()
+        self.history.append(row)
+        progress.row(self.where, self.samples[0], row)
+        if row.get("skipped"):
+            progress.say(f"{row['skipped']} steps were skipped, not being finite: {self._skips_since()}")
+        for callback in self.callbacks:
+            callback.on_report(self)
+
+    def _skips_since(self) -> str:
+        before = self.history[-2]["step"] if len(self.history) > 1 else 0
+        return "; ".join([str(place) for place in self.history.skips if place.step > before][:8]) or "..."
+
+    # -- losses
+
+    def read(self) -> None:
+        """Read the losses that came since the last time, with one wait for the device, and see if all are finite."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        values = to_numpy(raw_namespace(unread[0][0]).stack([value for value, _, _ in unread])).tolist()
+        for step, (value, (_, rows, batch)) in enumerate(zip(values, unread, strict=True), self.step - len(unread) + 1):
+            if math.isfinite(value):
+                self._sums.total += value * rows
+                self._sums.rows += rows
+                self._skipped_in_a_row = 0
+            else:
+                self._note_skipped(step, batch)
+
+    def _note_skipped(self, step: int, batch: int) -> None:
+        first = (batch - 1) // self._accumulate * self._accumulate  # of the step's batches
+        rows = np.concatenate([self._now.rows(i) for i in range(first, batch)])
+        place = Place(self.epoch + 1, step, rows.tolist())
+        self._sums.skipped += 1
+        self._skipped_in_a_row += 1
+        self.history.skipped += 1
+        if len(self.history.skips) < self.history.KEPT:
+            self.history.skips.append(place)
+        if not self._skips or self._skipped_in_a_row >= HOPELESS:
+            raise NotFinite(self._not_finite(place), place)
+
+    def _not_finite(self, place: Place) -> str:
+        before = f"; the mean loss before it was {self._sums.mean():.4g}" if self._sums.rows else ""
+        many = f", the last of {HOPELESS} in a row" if self._skips else ""
+        return (
+            f"the loss or a gradient is not finite at {place}{many}; the net has the values from before that step"
+            f"{before}. Try a lower learning rate, and look for overflow, logarithms of 0 and divisions by 0 in the "
+            "loss and the net; fit(nonfinite='skip') leaves such steps out"
+        )
+
+    # -- files
+
+    def state(self) -> dict[str, Any]:
+        """Return where the run is and what it has found, as JSON can hold it."""
+        self.read()
+        history = self.history
+        return {
+            **{name: getattr(self, name) for name in ("epoch", "batch", "step")},
+            "sums": asdict(self._sums),
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "history": list(history),
+            "stopped": history.stopped,
+            "skipped": history.skipped,
+            "skips": [list(place) for place in history.skips],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self.epoch, self.batch, self.step = (state[name] for name in ("epoch", "batch", "step"))
+        self._sums, self._skipped_in_a_row = _Sums(**state["sums"]), state["skipped_in_a_row"]
+        self.history = History(state["history"])
+        self.history.stopped, self.history.skipped = state["stopped"], state["skipped"]
+        self.history.skips = [Place(*place) for place in state["skips"]]
