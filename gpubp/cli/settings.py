@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .problems import BadInput, told
 
-__all__ = ["Settings", "add_options", "device_name", "read_toml", "settings_of", "whole"]
+__all__ = ["Settings", "add_options", "argument", "device_name", "read_toml", "settings_of", "whole"]
 
 LARGEST = 2**20  #: bytes of a TOML file
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
@@ -194,12 +194,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             continue
         shown = about["help"].replace("%(const)s", str(option.default))
         group.add_argument(
-            spelled, type=_argument(kind), metavar=kind.metavar, help=shown, **common,
+            spelled, type=argument(kind), metavar=kind.metavar, help=shown, **common,
             **({"nargs": "*"} if about["several"] else {}),
         )  # fmt: skip
 
 
-def _argument(kind: Kind) -> Callable[[str], Any]:
+def argument(kind: Kind) -> Callable[[str], Any]:
+    """Return a kind as the type of an argument of the command line."""
+
     def read(text: str) -> Any:
         try:
             return kind.read(text)
