@@ -18,7 +18,7 @@ from ..training.files import write_atomically
 from .nets import net_of, own_faults
 from .problems import OK, BadInput, Failure, mistakes, told
 from .report import Report, figures
-from .rows import ArrayEncoding, TableRows, read
+from .rows import ArrayEncoding, TableRows, check_has_targets, read
 from .runs import RunFolder
 from .settings import Settings
 from .train import Part, Task, measured, outputs_of
@@ -67,6 +67,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Print the figures of a trained net: of a file, or of the rows that its run has kept to test with."""
     report = Report(quiet=args.quiet, as_json=args.json)
     settings, encoding, net = _trained(args)
+    if args.target is not None:
+        settings = replace(settings, target=args.target)
     if args.file is None:
         part = Task(settings, Report(quiet=True), encoding).test
         if not len(part):
@@ -75,8 +77,7 @@ def evaluate(args: argparse.Namespace) -> int:
         with mistakes():
             found, test = read(args.file, settings, like=encoding)
             rows = found if test is None else test
-            if getattr(rows, "y", True) is None:
-                raise BadInput(f"{args.file} holds no targets")
+            check_has_targets(rows, args.file)
             known = rows.known()
             part = Part(rows.inputs(encoding, known), rows.targets(encoding, known))
         if not len(part):
@@ -84,7 +85,7 @@ def evaluate(args: argparse.Namespace) -> int:
     result = measured(net, encoding, part, settings)
     report.tell("result", rows=len(part), **result)
     target = getattr(encoding, "target", None) or settings.target or "y"
-    report.say(f"{figures(result, encoding.classes, target)} ({len(part)} rows)")
+    report.say(f"{len(part)} rows: {figures(result, encoding.classes, target)}")
     return OK
 
 

@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "measure a trained net", "apply.evaluate")
     _add_run(evaluate)
     evaluate.add_argument("file", nargs="?", metavar="FILE", help="rows (default: those the run has kept to test with)")
+    evaluate.add_argument("--target", metavar="NAME", help="array or file of the targets (default: as the run)")
     _add_voice(evaluate)
 
     resume = command("resume", "go on with a run that was interrupted", "train.resume")

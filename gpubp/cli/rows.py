@@ -9,17 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import NAMES, Encoding, Table, csv, load
+from ..data import NAMES, Encoding, Table, csv, idx, load, npy, npz
 from ..data.checks import Source, check_finite, chunks
 from ..data.tables import near
 from .problems import BadInput, mistakes
 from .settings import Settings
 
-__all__ = ["ArrayEncoding", "Rows", "encoding_of", "read", "split"]
+__all__ = ["ArrayEncoding", "Rows", "check_has_targets", "encoding_of", "read", "split"]
 
 HELD = 2**30  #: bytes of encoded inputs up to which they are computed once and kept
 TARGETS = ("target", "label", "class", "y")  #: names of a target column
 PICTURES = ("mnist", "fashion-mnist", "cifar10")  #: data sets of bytes
+ARRAYS = (".npz", ".npy", ".idx")
+IDX = ("-ubyte",)  #: ends of the names of MNIST's files
 TABLES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq")
 
 Pair = tuple[Any, Any]
@@ -325,9 +327,10 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
                            f"there is no file and no data set called {what!r}{near(what, NAMES)}")  # fmt: skip
         if suffix in TABLES:
             return _table(path, suffix, settings, like), None
-        if suffix in (".npz", ".npy"):
+        if suffix in ARRAYS or path.name.removesuffix(".gz").endswith(IDX):
             return _arrays(path, suffix, settings, like), None
-    raise BadInput(f"{what}: the kind of a file is told by its name, which ends in {', '.join(TABLES)}, .npz or .npy")
+    kinds = ", ".join((*TABLES, *ARRAYS))
+    raise BadInput(f"{what}: the kind of a file is told by its name, which ends in one of {kinds}")
 
 
 def _set(name: str, settings: Settings) -> tuple[Rows, Rows]:
@@ -360,28 +363,43 @@ def _table(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
 
 def _arrays(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
     wanted = settings.target
-    if suffix == ".npy":
-        x = _load(path)
-        if wanted is None and like is None:
-            raise BadInput(f"{path} holds inputs only: name the file of the targets, as in --target y.npy")
-        y = None if wanted is None or like is not None else _load(Path(wanted))
+    if suffix == ".npz":
+        arrays = npz(path)
+        x, y = _member(arrays, settings.inputs), None
+        if like is None or isinstance(like, ArrayRows) or (wanted or "y") in arrays:
+            y = _member(arrays, wanted or "y")
     else:
-        arrays = _load(path)
-        for name in (settings.inputs, *([] if like is not None else [wanted or "y"])):
-            if name not in arrays:
-                raise BadInput(f"{path} holds no array {name!r}{near(name, list(arrays))}")
-        x, y = arrays[settings.inputs], arrays.get(wanted or "y")
-    if settings.model is None and x.ndim == 3:
+        x, y = _array(path), None
+        if wanted is None and like is None:
+            raise BadInput(f"{path} holds inputs alone: name the file of the targets, as in --target y{suffix}")
+        if wanted is not None and Path(wanted).is_file():
+            y = _array(Path(wanted))
+    if x.ndim == 3 and settings.model is None:
         x = x[..., None]  # grey pictures
+    if isinstance(like, Encoding):
+        raise BadInput(f"{path} holds arrays, but the net has learned from a table")
     return ArrayRows(str(path), x, y, task=like.task if like is not None else settings.task)
 
 
-def _load(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _member(arrays: Any, name: str) -> np.ndarray:
+    if name not in arrays:
+        raise BadInput(f"{arrays.file} holds no array {name!r}{near(name, list(arrays))}")
+    found: np.ndarray = arrays[name]
+    return found
+
+
+def _array(path: Path) -> np.ndarray:
+    return npy(path) if path.suffix == ".npy" else idx(path)
 
 
 def _pictures(path: Path, settings: Settings) -> Rows:
     raise BadInput(f"{path} is a folder")
+
+
+def check_has_targets(rows: Rows, what: str) -> None:
+    """Refuse arrays that are inputs alone."""
+    if isinstance(rows, ArrayRows) and rows.y is None:
+        raise BadInput(f"{what} holds no targets")
 
 
 # -- splitting

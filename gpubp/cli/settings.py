@@ -145,7 +145,7 @@ class Settings:
 
     optimizer: str = _option(words(*OPTIMIZERS), "how steps are made", "adamw", group="training")
     lr: float | None = _option(number(0, above=True), "learning rate (default: the optimizer's)", group="training")
-    schedule: str = _option(words(*SCHEDULES), "of the learning rate", "cosine", group="training")
+    schedule: str = _option(words(*SCHEDULES), "of the learning rate", "constant", group="training")
     warmup: int = _option(whole(0), "steps in which the learning rate rises from 0", 0, group="training")
     weight_decay: float | None = _option(number(0), "weight decay (default: the optimizer's)", group="training")
     epochs: int | None = _option(

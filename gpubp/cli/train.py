@@ -21,7 +21,7 @@ from ..tree import leaves
 from .nets import net_of, own_faults
 from .problems import INTERRUPTED, OK, BadInput, Failure, mistakes, told
 from .report import Report, curves, figures
-from .rows import Rows, read, split
+from .rows import Rows, check_has_targets, read, split
 from .runs import RunFolder
 from .settings import Settings, settings_of
 
@@ -105,6 +105,7 @@ class Task:
             rows, own_test = read(settings.data, settings)
             if settings.test is not None:
                 own_test, _ = read(settings.test, settings, like=rows)
+                check_has_targets(own_test, settings.test)
             chosen = rows.known()
             if own_test is None:
                 chosen, test = split(rows, settings.test_fraction, settings.seed, chosen)
@@ -214,7 +215,8 @@ def _finish(
     except OSError as error:
         raise Failure(told(error)) from None
     report.tell("result", run=folder.path, seconds=seconds, **{name: found})
-    report.say(f"\n{name} {figures(found, task.encoding.classes, task.target)} ({len(test)} rows, {seconds:.1f} s)")
+    report.say(f"\ntrained in {seconds:.1f} s; {name}, {len(test)} rows: "
+               + figures(found, task.encoding.classes, task.target))  # fmt: skip
     report.say(f"saved in {folder.path}: model.safetensors, metrics.jsonl, config.json, encoding.json")
 
 
