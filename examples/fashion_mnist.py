@@ -3,29 +3,19 @@
 60000 pictures of clothes of 28 x 28 grey pixels to learn from, 10000 others to test with, ten classes (Xiao, Rasul,
 Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017). The net is
 like that of LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, with more
-channels, rectifiers and max-pooling. Fetch the pictures first: ``python examples/get_data.py fashion-mnist``.
+channels, rectifiers and max-pooling. The pictures are fetched when first needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from pathlib import Path
 
 import numpy as np
-from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
-
-CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-
-
-def pictures(where: Path, part: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return pictures of shape (n, 28, 28, 1) from 0 to 1, and their labels."""
-    x = bp.data.idx(where / f"{part}-images-idx3-ubyte.gz")[:most]
-    y = bp.data.idx(where / f"{part}-labels-idx1-ubyte.gz")[:most]
-    return x[..., None].astype("float32") / 255, y.astype("int64")
 
 
 def lenet(seed: int = 0) -> nn.Sequential:
@@ -76,13 +66,14 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="how many pictures to learn from; by default all 60000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--data-dir", help="where get_data.py put the data")
+    parser.add_argument("--data-dir", help="where the data are, or are to go")
     args = parser.parse_args()
-    where = needed("fashion-mnist", args.data_dir)
-    train(
-        pictures(where, "train", args.examples), pictures(where, "t10k"), epochs=args.epochs, seed=args.seed,
-        device=args.device,
-    )  # fmt: skip
+    try:
+        (x, y), test_set = bp.data.load("fashion-mnist", args.data_dir)
+    except OSError as error:
+        sys.exit(str(error))
+    train_set = x[: args.examples], y[: args.examples]
+    train(train_set, test_set, epochs=args.epochs, seed=args.seed, device=args.device)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,32 @@
 Nine men say two Japanese vowels; an utterance is a sequence of 7 to 29 vectors of 12 cepstrum coefficients, and whose
 voice it is is to be told (Kudo, Toyama, Shimbo, "Multidimensional curve classification using passing-through regions",
 1999): 270 utterances to learn from, 370 to test with. The sequences differ in length: a mask says where each ends.
-Fetch them first: ``python examples/get_data.py japanese-vowels``.
+They are fetched when first needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
+from gpubp.data.download import File, FileSet, fetch
 
 LONGEST = 29
+FILES = FileSet(
+    "japanese-vowels",
+    "270 + 370 utterances by 9 speakers, 12 coefficients at each time; UCI, CC BY 4.0, Kudo et al. 1999",
+    (
+        File("JapaneseVowels_TRAIN.ts", "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd"),
+        File("JapaneseVowels_TEST.ts", "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462"),
+    ),
+    packages=("aeon==1.6.0 --hash=sha256:d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",),
+)
 
 
 def read_ts(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,9 +105,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--data-dir", help="where get_data.py put the data")
+    parser.add_argument("--data-dir", help="where the data are, or are to go")
     args = parser.parse_args()
-    where = needed("japanese-vowels", args.data_dir)
+    try:
+        where = fetch(FILES, args.data_dir)
+    except OSError as error:
+        sys.exit(str(error))
     sets = normalised(*(read_ts(where / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")))
     for kind in ("lstm", "gru"):
         train(kind, *sets, epochs=args.epochs, seed=args.seed, device=args.device)

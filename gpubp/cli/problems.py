@@ -23,7 +23,7 @@ def mistakes(what: str = "") -> Iterator[None]:
     """Take the library's errors about what it was given for the user's, such as of a file that is no table."""
     try:
         yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise BadInput(what + told(error)) from error
 
 

@@ -131,7 +131,7 @@ def encoding_of(d: Mapping[str, Any]) -> Any:
     try:
         return ArrayEncoding.from_dict(d) if "answers" in d else Encoding.from_dict(d)
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"encoding.json describes no encoding: {error}") from None
+        raise ValueError(f"encoding.json: {error}") from None
 
 
 class ArrayRows:
@@ -142,83 +142,80 @@ class ArrayRows:
     name
         Where they come from.
     x, y
-        Inputs, an array or a source with one a row; numbers or names that belong to them, or None.
+        Inputs, an array or a source with one a row; a number or label for each, or None.
     task
         What was asked for.
-    classes
-        Names of the labels, if they have some.
     alike
         Whether all numbers of an input are of one kind, so that one mean is taken of all of them.
+    classes
+        Names of the labels, if they have some.
     names
         Of the rows.
     """
 
     def __init__(
-        self, name: str, x: Any, y: Any = None, *, task: str | None = None, classes: Sequence[str] | None = None,
-        alike: bool = False, names: Sequence[str] | None = None,
+        self, name: str, x: Any, y: Any = None, *, task: str | None = None, alike: bool = False,
+        classes: Sequence[str] | None = None, names: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
-        self.name, self.x, self.y, self.alike, self.notes = name, x, y, alike, list[str]()
-        self._names = names
         if x.ndim < 1 or len(x) == 0:
             raise BadInput(f"{name} has no rows")
         if x.dtype.kind not in "fiub":
             raise BadInput(f"the inputs of {name} must be numbers, got {x.dtype}")
-        check_finite(x, f"inputs of {name}") if isinstance(x, np.ndarray) else None
-        if y is not None:
-            if len(x) != len(y):
-                raise BadInput(f"{name} has {len(x)} inputs, but {len(y)} targets")
-            self._understand(np.asarray(y), task, classes)
+        if isinstance(x, np.ndarray):
+            check_finite(x, f"inputs of {name}")
+        self.name, self.x, self.task, self.alike, self.notes = name, x, task, alike, list[str]()
+        self._classes, self._names = classes, names
+        self.y = None if y is None else self._checked(np.asarray(y))
 
-    def _understand(self, y: np.ndarray, task: str | None, classes: Sequence[str] | None) -> None:
+    def _checked(self, y: np.ndarray) -> np.ndarray:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
-        if y.ndim != 1 or y.dtype.kind not in "fiubUS":
+        if y.ndim != 1 or y.dtype.kind not in "fiub":
             raise BadInput(f"the targets of {self.name} must be one number or label a row, got {y.dtype} {y.shape}")
-        if task is None:
-            task = "regression" if y.dtype.kind == "f" else None
-        self.y, self.task, self.classes = y, task, None
-        if task == "regression":
-            if y.dtype.kind not in "fiu":
-                raise BadInput(f"the task is regression, but the targets of {self.name} are {y.dtype}")
-            check_finite(y, f"targets of {self.name}")
-            if y.min() == y.max():
-                raise BadInput(f"the targets of {self.name} have one value only, {y[0]:.6g}: nothing to learn")
-            return
-        if y.dtype.kind == "f" and (y != np.round(y)).any():
+        if len(self.x) != len(y):
+            raise BadInput(f"{self.name} has {len(self.x)} inputs, but {len(y)} targets")
+        check_finite(y, f"targets of {self.name}")
+        return y
+
+    def _spelled(self) -> tuple[list[str], np.ndarray]:
+        """The different labels, in order, as text, and which of them each row has."""
+        assert self.y is not None
+        found, index = np.unique(self.y, return_inverse=True)
+        if self.y.dtype.kind == "f" and (found != np.round(found)).any():
             raise BadInput(f"the targets of {self.name} are numbers that are not whole: no classes")
-        found, labels = np.unique(y, return_inverse=True)
-        if classes is not None:
-            _check_labels(self.name, y, len(classes))
-            labels, found = y, np.arange(len(classes))
-        if len(found) < 2:
-            raise BadInput(f"the targets of {self.name} have one value only, {found[0]}: nothing to learn")
-        if task == "binary" and len(found) > 2:
-            raise BadInput(f"the task is binary, but the targets of {self.name} have {len(found)} values")
-        spelled = [f"{x:g}" if y.dtype.kind == "f" else str(x) for x in found]
-        self.classes = tuple(classes) if classes is not None else tuple(spelled)
-        self.y, self.task = labels.astype(np.int64), "binary" if len(found) == 2 else "classes"
+        names = [str(label) for label in (found.astype(np.int64) if self.y.dtype.kind == "f" else found).tolist()]
+        return (names if self._classes is None else [self._classes[int(name)] for name in names]), index
+
+    def _answers(self) -> Encoding:
+        """Task and classes, by all rows."""
+        assert self.y is not None
+        if (self.y == self.y[0]).all():
+            raise BadInput(f"the targets of {self.name} have one value only, {self.y[0]}: nothing to learn")
+        if self.task == "regression" or (self.task is None and self.y.dtype.kind == "f"):
+            return Encoding((), task="regression")
+        classes = self._classes or self._spelled()[0]
+        if self.task == "binary" and len(classes) > 2:
+            raise BadInput(f"the task is binary, but the targets of {self.name} have {len(classes)} values")
+        return Encoding((), task="binary" if len(classes) == 2 else "classes", classes=classes)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def labels(self) -> np.ndarray | None:
-        return None if self.task == "regression" else self.y
+        return None if self._answers().task == "regression" else self._spelled()[1]
 
     def known(self) -> np.ndarray:
         return np.arange(len(self))
 
     def encode(self, rows: np.ndarray) -> ArrayEncoding:
-        mean, deviation = _moments(self.x, rows, self.alike)
-        if self.task == "regression":
+        answers = self._answers()
+        if answers.task == "regression":
+            assert self.y is not None
             own = self.y[rows].astype(np.float64)
-            answers = Encoding((), task="regression", mean=float(own.mean()), deviation=float(own.std()) or 1.0)
-        else:
-            answers = Encoding((), task=self.task, classes=self.classes or ())
-        return ArrayEncoding(self.x.shape[1:], mean, deviation, answers)
+            answers.mean, answers.deviation = float(own.mean()), float(own.std()) or 1.0
+        return ArrayEncoding(self.x.shape[1:], *_moments(self.x, rows, self.alike), answers)
 
     def inputs(self, encoding: ArrayEncoding, rows: np.ndarray | None = None) -> Any:
-        if not isinstance(encoding, ArrayEncoding):
-            raise BadInput(f"{self.name} holds arrays, but the net has learned from a table")
         if self.x.shape[1:] != encoding.shape:
             raise BadInput(f"the inputs of {self.name} are of shape {self.x.shape[1:]}, but the net has learned from "
                            f"such of shape {encoding.shape}")  # fmt: skip
@@ -227,13 +224,13 @@ class ArrayRows:
     def targets(self, encoding: ArrayEncoding, rows: np.ndarray) -> np.ndarray:
         answers = encoding.answers
         if answers.task == "regression":
-            y = (self.y[rows].astype(np.float64) - answers.mean) / answers.deviation
-            return y.astype(np.float32)[:, None]
-        place = {name: k for k, name in enumerate(answers.classes)}
-        if unknown := [name for name in self.classes or () if name not in place]:
+            assert self.y is not None
+            return ((self.y[rows].astype(np.float64) - answers.mean) / answers.deviation).astype(np.float32)[:, None]
+        names, index = self._spelled()
+        if unknown := [name for name in names if name not in answers.classes]:
             raise BadInput(f"{self.name} has the label {unknown[0]!r}, which is none of the classes "
                            f"{', '.join(answers.classes)}")  # fmt: skip
-        return np.array([place[name] for name in self.classes or ()])[self.y[rows]]
+        return np.array([answers.classes.index(name) for name in names], np.int64)[index[rows]]
 
     def columns(self, rows: np.ndarray) -> dict[str, Sequence[Any]]:
         found: dict[str, Sequence[Any]] = {"row": (rows + 1).tolist()}
@@ -293,12 +290,6 @@ def _moments(x: Any, rows: np.ndarray, alike: bool) -> tuple[np.ndarray, np.ndar
     return mean + pivot, np.where(deviation > 1e-12 * np.abs(mean + pivot), deviation, 1.0)
 
 
-def _check_labels(name: str, y: np.ndarray, classes: int) -> None:
-    wrong = np.flatnonzero((y < 0) | (y >= classes))
-    if len(wrong):
-        raise BadInput(f"{name} has the label {y[wrong[0]]} in row {wrong[0]}: there are {classes} classes, from 0")
-
-
 # -- reading
 
 
@@ -324,7 +315,7 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
         if not path.exists():
             is_path = suffix or os.sep in what
             raise BadInput(f"there is no file {what!r}" if is_path else
-                           f"there is no file and no data set called {what!r}{near(what, NAMES)}")  # fmt: skip
+                           f"there is no file and no data set called {what!r}{near(what, list(NAMES))}")  # fmt: skip
         if suffix in TABLES:
             return _table(path, suffix, settings, like), None
         if suffix in ARRAYS or path.name.removesuffix(".gz").endswith(IDX):
@@ -351,14 +342,29 @@ def _table(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
     if pattern is not None:
         return TableRows(table, pattern.target if isinstance(pattern, Encoding) else like.target, settings)
     target = settings.target or next((n for n in table.names if n.lower() in TARGETS), table.names[-1])
-    rows = TableRows(table, target, settings)
     table.kind(target)
+    rows = TableRows(table, target, settings)
+    if without := len(rows) - len(rows.known()):
+        rows.notes.append(f"{without} row{' has' if without == 1 else 's have'} no target, and no part in this")
+    rows.notes += [f"column {name!r}: {count} missing; {_FILLED[table.kind(name)]}"
+                   for name in table.names if name != target and (count := _missing(table, name))]  # fmt: skip
     for name in table.names:
         doubt = None if name in settings.ignore or name == target else table.doubt(name)
         if doubt and table.kind(name) != "number":
             raise BadInput(f"{path}: column {name!r} should be one of numbers: {doubt}. Mend the cells, or give "
                            f"--category {name} or --ignore {name}")  # fmt: skip
     return rows
+
+
+_FILLED = {
+    "number": "the mean stands in, and an input says so",
+    "category": "an input says so",
+    "text": "not used",
+}
+
+
+def _missing(table: Table, name: str) -> int:
+    return int(np.count_nonzero(np.isnan(table[name]) if table.kind(name) == "number" else table[name] == ""))
 
 
 def _arrays(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
@@ -378,7 +384,7 @@ def _arrays(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
         x = x[..., None]  # grey pictures
     if isinstance(like, Encoding):
         raise BadInput(f"{path} holds arrays, but the net has learned from a table")
-    return ArrayRows(str(path), x, y, task=like.task if like is not None else settings.task)
+    return ArrayRows(str(path), x, y, task=settings.task)
 
 
 def _member(arrays: Any, name: str) -> np.ndarray:

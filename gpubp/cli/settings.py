@@ -213,8 +213,9 @@ def argument(kind: Kind) -> Callable[[str], Any]:
 
 def settings_of(given: Mapping[str, Any], file: str | None) -> Settings:
     """Return the settings of the command line, and where it is silent those of a TOML file."""
-    values = ({} if file is None else read_toml(file)) | {k: v for k, v in given.items() if k in NAMES}
-    if values.get("data") is None:
+    told = {name: value for name, value in given.items() if name in NAMES and value is not None}
+    values = ({} if file is None else read_toml(file)) | told
+    if "data" not in values:
         raise BadInput("expected a file, a folder, or the name of a data set to learn from")
     return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

@@ -101,6 +101,8 @@ class Task:
     """
 
     def __init__(self, settings: Settings, report: Report, encoding: Any = None) -> None:
+        if settings.early_stopping is not None and not settings.validation_fraction:
+            raise BadInput("--early-stopping needs rows for validation: --validation-fraction above 0")
         with mistakes():
             rows, own_test = read(settings.data, settings)
             if settings.test is not None:
@@ -258,8 +260,6 @@ def _callbacks(settings: Settings, validation: int) -> list[Callback]:
     if settings.schedule == "plateau":
         found.append(ReduceOnPlateau("val_loss" if validation else "loss", patience=3))
     if settings.early_stopping is not None:
-        if not validation:
-            raise BadInput("--early-stopping needs rows for validation: --validation-fraction above 0")
         found.append(EarlyStopping("val_loss", patience=settings.early_stopping))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -46,6 +46,7 @@ class Batches:
         balance: Any,
         transform: Any,
         prefetch: int,
+        ignore_index: int | None,
         device: Device | str | None,
         dtype: str | None,
     ) -> None:
@@ -68,11 +69,12 @@ class Batches:
             raise ValueError(f"last='drop' would drop all {rows} rows: batch_size is {batch_size}")
         for position, array in enumerate(self._data):
             if is_in_memory(array):
-                check_indices(array, position)
+                check_indices(array, position, ignore_index)
         if shuffle:
             order = shuffled(rows, self._seed, self._epoch)
             self._order = order if self._order is None else self._order[order]
             self._copies = None if self._copies is None else self._copies[order]
+        self._ignored = ignore_index
         self._transforms = per_array(transform, len(self._data))
         check_at_least(0, "prefetch", prefetch)
         self._prefetch = prefetch if all(map(is_on_host, self._data)) else 0
@@ -86,9 +88,9 @@ class Batches:
     def __len__(self) -> int:
         return self._total - self.start
 
-    def __iter__(self) -> Iterator[tuple[PlainArray, ...]]:
+    def __iter__(self) -> Generator[tuple[PlainArray, ...], None, None]:
         made = map(self._made, range(self.start, self._total))
-        return ahead(made, self._prefetch) if self._prefetch else iter(made)
+        yield from ahead(made, self._prefetch) if self._prefetch else made
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
@@ -144,7 +146,7 @@ class Batches:
                 f"{wanted} was expected"
             )
         part = np.asarray(part)
-        check_part(part, rows, position)
+        check_part(part, rows, position, self._ignored)
         return part
 
 
@@ -160,6 +162,7 @@ def batches(
     balance: Any = None,
     transform: Any = None,
     prefetch: int = 0,
+    ignore_index: int | None = None,
     device: Device | str | None = None,
     dtype: str | None = None,
 ) -> Batches:
@@ -197,6 +200,8 @@ def batches(
     prefetch : int
         So many batches are made ahead in a thread; 0 makes each when it is wanted. What comes is the same. Data that
         are not on the host are not.
+    ignore_index : int, optional
+        A negative label that is let through, such as -100, which a loss must be told to ignore.
     device : Device or str, optional
         Where the batches are wanted; by default where the data are.
     dtype : str, optional
@@ -235,6 +240,7 @@ def batches(
         balance=balance,
         transform=transform,
         prefetch=prefetch,
+        ignore_index=ignore_index,
         device=device,
         dtype=dtype,
     )

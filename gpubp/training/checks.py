@@ -163,13 +163,13 @@ def check_labels(net: Any, data: Data | None, targets: int, batch: tuple[Any, ..
             raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
 
-def check_last(net: Any, inputs: int, epoch: Callable[[int, int], Batches]) -> None:
+def check_last(net: Any, inputs: int, epoch: Callable[..., Batches]) -> None:
     """Refuse a last batch of one row, where a layer (such as BatchNorm) must have several, before an epoch is over."""
-    whole, cells = epoch(0, 0), cells_of(net)
+    whole, cells = epoch(), cells_of(net)
     if not cells or len(whole) == 1 or len(whole.rows(len(whole) - 1)) > 1:
         return
     before = [cell.value for cell in cells]
-    (batch,) = epoch(0, len(whole) - 1)
+    (batch,) = epoch(start=len(whole) - 1)
     try:
         with mode(net, training=True):
             net(*batch[:inputs])

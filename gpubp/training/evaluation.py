@@ -7,6 +7,7 @@ from typing import Any
 
 from ..boundary import is_inexact
 from ..data import batches
+from ..data.transforms import evaluation
 from ..device import Device, device_of
 from ..nn.surgery import mode
 from ..precision import mixed
@@ -25,6 +26,8 @@ def evaluate(
     metrics: Sequence[str | Metric] = ("accuracy",),
     targets: int = 1,
     batch_size: int = 1024,
+    transform: Any = None,
+    ignore_index: int | None = None,
     device: Device | str | None = None,
     dtype: str | None = None,
     precision: str | None = None,
@@ -41,6 +44,8 @@ def evaluate(
         As `train` in `fit`.
     batch_size
         Examples computed at once.
+    transform, ignore_index
+        As in `fit`; of a transform that part which draws nothing.
     dtype
         Floating-point dtype to which the data are cast; by default the net's.
     precision
@@ -62,7 +67,7 @@ def evaluate(
     if loss is not None and precision is not None:
         loss = mixed(loss, precision, argnums=range(inputs + 1))
     with mode(net, training=False):
-        for batch in batches(data, batch_size, **options):
+        for batch in batches(data, batch_size, transform=evaluation(transform), ignore_index=ignore_index, **options):
             if loss is not None:
                 totals.mean("loss", loss(net, *batch), batch[0].shape[0])
             if totals.metrics:

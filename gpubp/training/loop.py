@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..capture import capture as captured
-from ..data import Batches, batches
+from ..data import batches
 from ..device import Device
 from ..nn.layer import Layer
 from ..nn.parameter import check_built, unsized
@@ -45,6 +46,10 @@ def fit(
     nonfinite: str | None = None,
     seed: int = 0,
     last: str = "keep",
+    balance: Any = None,
+    transform: Any = None,
+    prefetch: int = 0,
+    ignore_index: int | None = None,
     device: Device | str | None = None,
     precision: str | None = None,
     capture: bool | str = "auto",
@@ -96,8 +101,11 @@ def fit(
         is, and the loss scale is lowered, a dynamic one being there or made; the default with a dynamic one.
     seed
         Determines the order of the examples.
-    last
-        What becomes of a last batch that is not full: as in `batches`, ``"keep"``, ``"drop"`` or ``"pad"``.
+    last, balance, transform, prefetch
+        How batches are made: see `gpubp.data.batches`. When the net is measured the transform's part that draws nothing
+        is applied.
+    ignore_index
+        A negative label, such as -100, that the loss and the metrics are told to ignore.
     device
         Where to compute, which must be where the net is; by default there.
     precision
@@ -144,15 +152,18 @@ def fit(
             checks.check_calls(name, data, targets, loss, step)
             checks.check_values(name, data, targets)
 
-    def epoch(number: int, start: int) -> Batches:
-        return batches(train, batch_size, shuffle=True, seed=seed, epoch=number, start=start, last=last, **where)
+    where |= {"transform": transform, "ignore_index": ignore_index}
+    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
+    epoch = partial(batches, train, batch_size, **order, **where)
 
     def measure() -> dict[str, Any]:
-        measured, of, name = (loss, validation, "val_{}") if validation is not None else (None, train, "{}")
-        found = evaluate(run.nets[-1], measured, of, metrics=metrics, targets=targets, precision=precision, **where)
-        return {name.format(key): x if isinstance(x, float) else x.tolist() for key, x in found.items()}
+        kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
+        if validation is None:
+            return evaluate(run.nets[-1], None, train, **kind, **where)
+        found = evaluate(run.nets[-1], loss, validation, **kind, **where)
+        return {f"val_{name}": x for name, x in found.items()}
 
-    first = next(iter(epoch(0, 0)))
+    first = next(iter(epoch()))
     if unsized(net):
         learn_lengths(net, *first[:-targets])
     check_built(net)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Batches
-from ..device import raw_namespace, to_numpy
+from ..device import library, raw_namespace, to_numpy
 from ..nn.surgery import mode
 from .callbacks import Callback
 from .history import History, NotFinite, Place
@@ -37,10 +37,6 @@ class _Sums:
 
     def mean(self) -> float:
         return self.total / self.rows if self.rows else math.nan
-
-
-def _stream(batches: Batches) -> Generator[tuple[Any, ...], None, None]:
-    yield from batches
 
 
 class Run:
@@ -67,7 +63,7 @@ class Run:
         average: Any,
         *,
         take: Callable[..., Any],
-        batches: Callable[[int, int], Batches],
+        batches: Callable[..., Batches],
         measure: Callable[[], Mapping[str, Any]],
         epochs: int | None,
         steps: int | None,
@@ -81,12 +77,13 @@ class Run:
         self._on_step = [c.on_step for c in callbacks if type(c).on_step is not Callback.on_step]
         self._take, self._batches, self._measure = take, batches, measure
         self._accumulate, self._report_every, self._skips = accumulate, report_every, skips
-        first = batches(0, 0)
+        first = batches()
         self._length, self._size = len(first), len(first.rows(0))
         self._rows = (self._length - 1) * self._size + len(first.rows(self._length - 1))
         self.steps = (epochs or 0) * math.ceil(self._length / accumulate) if steps is None else steps
         self.history, self.epoch, self.batch, self.step, self.value = History(), 0, 0, 0, None
-        self._unread: list[tuple[Any, int, int]] = []  # losses, how many rows they are of, and where in the epoch
+        self._unread: list[Any] = []  # losses of the last steps
+        self._read_to = 0  # so many batches of the epoch have losses that are read
         self._sums, self._skipped_in_a_row = _Sums(), 0
 
     def stop(self, reason: str) -> None:
@@ -121,37 +118,39 @@ class Run:
 
     def go(self, progress: Progress, interrupt: Interrupt, save: Callable[[Run], None]) -> None:
         """Make the steps that are left; `save` is called after each, to keep what is to be kept."""
-        read_at = time.monotonic() + READ_EVERY
+        history, take, clock = self.history, self._take, time.monotonic
+        read_at = clock() + READ_EVERY
         while not self.is_over:
-            self._now = self._batches(self.epoch, self.batch)
-            with mode(self.net, training=True), closing(_stream(self._now)) as stream:
-                while batches := tuple(islice(stream, self._accumulate)):
-                    self._step(batches)
-                    self.history.interrupted = interrupt.asked
-                    if self._is_row_due():
+            self._now = self._batches(epoch=self.epoch, start=self.batch)
+            with mode(self.net, training=True), closing(self._steps_of(self._now)) as steps:
+                for batches in steps:
+                    self.value = take(*batches)
+                    self._unread.append(self.value)
+                    self.step += 1
+                    self.batch += len(batches)
+                    if self.batch == self._length:
+                        self.read()  # while it is known which rows are in the epoch's batches
+                        self.epoch, self.batch = self.epoch + 1, 0
+                    for on_step in self._on_step:
+                        on_step(self)
+                    if self.step == self.steps or history.stopped is not None or self._is_row_due():
                         self._add_row(progress)
-                    elif time.monotonic() >= read_at or len(self._unread) >= READ_AFTER:
+                    elif clock() >= read_at or len(self._unread) >= READ_AFTER:
                         self.read()
                         progress.show(self.where, self.samples[0], {"loss": self._sums.mean()})
-                        read_at = time.monotonic() + READ_EVERY
+                        read_at = clock() + READ_EVERY
+                    history.interrupted = interrupt.asked
                     save(self)
-                    if self.is_over:
+                    if history.interrupted or history.stopped is not None or self.step == self.steps:
                         break
 
-    def _step(self, batches: tuple[Any, ...]) -> None:
-        self.value = self._take(*batches)
-        self.step += 1
-        self.batch += len(batches)
-        self._unread.append((self.value, sum(batch[0].shape[0] for batch in batches), self.batch))
-        if self.batch == self._length:
-            self.read()  # while it is known which rows are in the epoch's batches
-            self.epoch, self.batch = self.epoch + 1, 0
-        for on_step in self._on_step:
-            on_step(self)
+    def _steps_of(self, batches: Batches) -> Generator[tuple[Any, ...], None, None]:
+        """The batches of each step."""
+        with closing(iter(batches)) as stream:
+            while step := tuple(islice(stream, self._accumulate)):
+                yield step
 
     def _is_row_due(self) -> bool:
-        if self.step == self.steps or self.history.stopped is not None:
-            return True
         return self.batch == 0 if self._report_every is None else self.step % self._report_every == 0
 
     def _add_row(self, progress: Progress) -> None:
@@ -160,7 +159,7 @@ class Run:
         if self._skips:
             row["skipped"] = self._sums.skipped
         self._sums = _Sums()
-        row |= self._measure()
+        row |= {name: x.tolist() if isinstance(x, np.ndarray) else x for name, x in self._measure().items()}
         self.history.append(row)
         progress.row(self.where, self.samples[0], row)
         if row.get("skipped"):
@@ -176,22 +175,21 @@ class Run:
 
     def read(self) -> None:
         """Read the losses that came since the last time, with one wait for the device, and see if all are finite."""
-        unread, self._unread = self._unread, []
-        if not unread:
-            return
-        values = to_numpy(raw_namespace(unread[0][0]).stack([value for value, _, _ in unread])).tolist()
-        for step, (value, (_, rows, batch)) in enumerate(zip(values, unread, strict=True), self.step - len(unread) + 1):
+        values, self._unread = _numbers(self._unread), []
+        first, self._read_to = self._read_to, self.batch % self._length
+        for step, value in enumerate(values, self.step - len(values) + 1):
+            end = min(first + self._accumulate, self._length)  # of the step's batches
             if math.isfinite(value):
+                rows = self._samples(0, end) - self._samples(0, first)
                 self._sums.total += value * rows
                 self._sums.rows += rows
                 self._skipped_in_a_row = 0
             else:
-                self._note_skipped(step, batch)
+                rows_of = [self._now.rows(i) for i in range(first, end)]
+                self._note_skipped(Place(self.epoch + 1, step, np.concatenate(rows_of).tolist()))
+            first = end
 
-    def _note_skipped(self, step: int, batch: int) -> None:
-        first = (batch - 1) // self._accumulate * self._accumulate  # of the step's batches
-        rows = np.concatenate([self._now.rows(i) for i in range(first, batch)])
-        place = Place(self.epoch + 1, step, rows.tolist())
+    def _note_skipped(self, place: Place) -> None:
         self._sums.skipped += 1
         self._skipped_in_a_row += 1
         self.history.skipped += 1
@@ -228,7 +226,16 @@ class Run:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go to where `state` was taken."""
         self.epoch, self.batch, self.step = (state[name] for name in ("epoch", "batch", "step"))
+        self._read_to = self.batch
         self._sums, self._skipped_in_a_row = _Sums(**state["sums"]), state["skipped_in_a_row"]
         self.history = History(state["history"])
         self.history.stopped, self.history.skipped = state["stopped"], state["skipped"]
         self.history.skips = [Place(*place) for place in state["skips"]]
+
+
+def _numbers(values: list[Any]) -> list[float]:
+    """Losses as numbers, read at once if they are on a device."""
+    if not values or library(values[0]) == "numpy":
+        return [float(value) for value in values]
+    numbers: list[float] = to_numpy(raw_namespace(values[0]).stack(values)).tolist()
+    return numbers

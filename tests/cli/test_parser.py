@@ -68,7 +68,7 @@ def test_info_says_how_to_add_a_missing_extra(monkeypatch, capsys):
         (["train", "digits", "--lr", "0"], "expected a number above 0, got '0'"),
         (["train", "digits", "--dropout", "1"], "expected a number from 0 to below 1, got '1'"),
         (["train", "digits", "--hidden", "12x"], "expected a whole number from 1 to 1048575, got '12x'"),
-        (["train", "digits", "--optimizer", "adamW"], "it cannot be 'adamW'; did you mean 'adamw'?"),
+        (["train", "digits", "--optimizer", "adamwe"], "it cannot be 'adamwe'; did you mean 'adamw'?"),
         (["train", "digits", "--device", "gpu"], "device 'gpu' (asked for) is not one of 'auto', 'cpu', 'cuda'"),
         (["train", "digits", "--device", "cuda"], "CuPy is not installed: pip install 'gpubp[cuda13]'"),
         (["train", "digits", "--model", "net.py"], "expected FILE.py:FUNCTION, got 'net.py'"),

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from gpubp.cli.problems import BadInput
 from gpubp.cli.settings import NAMES, read_toml, settings_of
+from tests.cli.tables import flowers
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,6 @@ def test_the_command_line_wins(config):
 
 
 def test_options_win_over_the_file_in_the_command(gpubp, config, tmp_path):
-    from tests.cli.tables import flowers
-
     (tmp_path / "flowers.csv").write_text(flowers())
     file = config('data = "flowers.csv"\nhidden = [12, 7]\nbatch_norm = true\nepochs = 1\ndevice = "cpu"\n')
     done = gpubp("train", "--config", file, "--hidden", 9, "--no-batch-norm")

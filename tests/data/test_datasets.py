@@ -1,9 +1,13 @@
+import gzip
 import hashlib
+import io
+import tarfile
 
 import numpy as np
 import pytest
 
-from gpubp.data import NAMES, autoencoder8, batches, circles, digits, load, moons, spirals, xor
+from gpubp.data import NAMES, autoencoder8, batches, circles, datasets, digits, load, moons, spirals, xor
+from gpubp.data.download import File
 
 
 def test_digits_shapes_dtypes_and_range():
@@ -137,3 +141,101 @@ def test_raw_pixels_and_bad_dtypes():
     np.testing.assert_array_equal(raw / 16, scaled)
     with pytest.raises(ValueError, match="dtype must be a floating-point dtype or 'uint8', got 'int64'"):
         digits("int64")
+
+
+def idx(array):
+    """The bytes of a compressed IDX file."""
+    return gzip.compress(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes())
+
+
+def put(folder, monkeypatch, name, content):
+    """Write the files of a data set, and have them be the expected ones."""
+    files = getattr(datasets, name)
+    sums = tuple(File(file, hashlib.sha256(content[file]).hexdigest(), len(content[file])) for file in content)
+    assert [file.name for file in files.files] == list(content)
+    monkeypatch.setattr(datasets, name, files._replace(files=sums, installed=""))
+    (folder / files.name).mkdir()
+    for file in content:
+        (folder / files.name / file).write_bytes(content[file])
+
+
+@pytest.mark.parametrize(("name", "files"), [("mnist", "_MNIST"), ("fashion-mnist", "_FASHION_MNIST")])
+def test_pictures_in_idx_files(monkeypatch, tmp_path, name, files):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (9, 28, 28), dtype=np.uint8), rng.integers(0, 10, 9, dtype=np.uint8)
+    x[0, 0, :2] = 0, 255
+    content = {"train-images-idx3-ubyte.gz": idx(x[:6]), "train-labels-idx1-ubyte.gz": idx(y[:6])}
+    content |= {"t10k-images-idx3-ubyte.gz": idx(x[6:]), "t10k-labels-idx1-ubyte.gz": idx(y[6:])}
+    put(tmp_path, monkeypatch, files, content)
+    train, test = load(name, tmp_path, dtype="uint8")
+    np.testing.assert_array_equal(np.concatenate([train.inputs, test.inputs])[..., 0], x)
+    np.testing.assert_array_equal(np.concatenate([train.targets, test.targets]), y)
+    assert (train.inputs.shape, train.inputs.dtype, train.targets.dtype) == ((6, 28, 28, 1), np.uint8, np.int64)
+    scaled = load(name, tmp_path, download=False).train.inputs
+    assert scaled.dtype == np.float32
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    np.testing.assert_array_equal(scaled, train.inputs / np.float32(255))
+    with pytest.raises(ValueError, match="dtype must be a floating-point dtype or 'uint8', got 'complex64'"):
+        load(name, tmp_path, dtype="complex64")
+
+
+def test_cifar10(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 256, (12, 3073), dtype=np.uint8)
+    records[:, 0] %= 10
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:  # in another order, and with something else in it
+        for k, part in zip([6, 2, 1, 3, 4, 5], np.split(records, 6), strict=True):
+            name = "test_batch" if k == 6 else f"data_batch_{k}"
+            _add(archive, f"cifar-10-batches-bin/{name}.bin", part.tobytes())
+        _add(archive, "../evil.bin", b"evil")
+    put(tmp_path, monkeypatch, "_CIFAR10", {"cifar-10-binary.tar.gz": packed.getvalue()})
+    train, test = load("cifar10", tmp_path, dtype="uint8")
+    assert (train.inputs.shape, test.inputs.shape) == ((10, 32, 32, 3), (2, 32, 32, 3))
+    assert train.inputs.flags.c_contiguous
+    order = [4, 5, 2, 3, 6, 7, 8, 9, 10, 11]
+    np.testing.assert_array_equal(train.targets, records[order, 0])
+    np.testing.assert_array_equal(test.targets, records[:2, 0])
+    for channel in range(3):  # a record is the label, then red, green, blue, each row by row
+        np.testing.assert_array_equal(
+            train.inputs[..., channel].reshape(10, -1), records[order, 1 + 1024 * channel :][:, :1024]
+        )
+    scaled = load("cifar10", tmp_path, dtype="float64").test.inputs
+    np.testing.assert_array_equal(scaled, test.inputs / 255)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["cifar-10-binary.tar.gz"]
+
+
+def _add(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_what_is_not_to_be_fetched_is_asked_for(tmp_path, name):
+    with pytest.raises(
+        FileNotFoundError, match=f"the data set {name} is not in .*: no (.|\n)*By hand: put these files"
+    ):
+        load(name, tmp_path, download=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checksums_are_whole_and_lengths_known():
+    for files in (datasets._MNIST, datasets._FASHION_MNIST, datasets._CIFAR10):
+        assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in files.mirrors)
+        for file in files.files:
+            assert len(bytes.fromhex(file.sha256)) == 32
+            assert file.size > 4000
+            assert not file.repacked or len(bytes.fromhex(file.repacked)) == 32
+
+
+@pytest.mark.slow
+def test_fashion_mnist():
+    try:
+        train, test = load("fashion-mnist", dtype="uint8", download=False)
+    except FileNotFoundError as error:
+        pytest.skip(str(error).splitlines()[0])
+    np.testing.assert_array_equal(np.bincount(train.targets), np.full(10, 6000))
+    np.testing.assert_array_equal(np.bincount(test.targets), np.full(10, 1000))
+    assert train.inputs.mean() / 255 == pytest.approx(0.2860, abs=5e-5)  # as published, with these digits
+    assert train.inputs.std() / 255 == pytest.approx(0.3530, abs=5e-5)

@@ -19,13 +19,13 @@ def example(monkeypatch):
 
 
 @pytest.fixture
-def data_set(example):
-    """``data_set(name)`` is the folder of a fetched data set; without it the test is skipped and says why."""
+def fetched():
+    """``fetched(find, ...)`` is what ``find(...)`` returns; without the files the test is skipped and says why."""
 
-    def find(name):
+    def get(find, *args, **kwargs):
         try:
-            return example("get_data").folder(name)
+            return find(*args, **kwargs)
         except FileNotFoundError as error:
             pytest.skip(str(error).splitlines()[0])
 
-    return find
+    return get

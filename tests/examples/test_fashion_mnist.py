@@ -1,25 +1,7 @@
-import gzip
-
 import numpy as np
 import pytest
 
 import gpubp as bp
-
-
-def write_idx(file, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    with gzip.open(file, "wb") as stream:
-        stream.write(header + array.tobytes())
-
-
-def test_pictures_are_read(example, tmp_path):
-    x, y = np.arange(3 * 784, dtype=np.uint8).reshape(3, 28, 28), np.array([2, 0, 1], np.uint8)
-    write_idx(tmp_path / "train-images-idx3-ubyte.gz", x)
-    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", y)
-    pictures, labels = example("fashion_mnist").pictures(tmp_path, "train", 2)
-    np.testing.assert_array_equal(pictures[..., 0] * 255, x[:2])
-    assert labels.dtype == np.int64
-    assert labels.tolist() == [2, 0]
 
 
 def test_the_net_learns_generated_pictures(example, capsys):
@@ -41,9 +23,8 @@ def test_a_step_is_the_same_on_every_library(example):
 
 
 @pytest.mark.slow
-def test_the_net_learns_fashion_mnist(example, data_set):
-    script = example("fashion_mnist")
-    where = data_set("fashion-mnist")
-    train, test = script.pictures(where, "train", 6000), script.pictures(where, "t10k", 2000)
-    _, accuracy = script.train(train, test, epochs=2, device="cpu", progress=False)
+def test_the_net_learns_fashion_mnist(example, fetched):
+    (x, y), (held_x, held_y) = fetched(bp.data.load, "fashion-mnist", download=False)
+    train, test = (x[:6000], y[:6000]), (held_x[:2000], held_y[:2000])
+    _, accuracy = example("fashion_mnist").train(train, test, epochs=2, device="cpu", progress=False)
     assert accuracy > 0.75

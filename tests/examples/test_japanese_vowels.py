@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import gpubp as bp
+from gpubp.data.download import find
 
 
 def generated(rng, n):
@@ -45,9 +46,9 @@ def test_padding_does_not_matter(example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_the_net_tells_the_speakers(example, data_set, kind):
+def test_the_net_tells_the_speakers(example, fetched, kind):
     script = example("japanese_vowels")
-    where = data_set("japanese-vowels")
+    where = fetched(find, script.FILES)
     sets = script.normalised(*(script.read_ts(where / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")))
     _, accuracy = script.train(kind, *sets, epochs=15, device="cpu")
     assert accuracy > 0.9

@@ -5,6 +5,7 @@ import pytest
 
 import gpubp as bp
 from gpubp import nn
+from gpubp.data.download import find
 from gpubp.interop import load_torch_weights, read_torch_file
 
 
@@ -81,14 +82,15 @@ def test_pictures(mobilenet, tmp_path, monkeypatch):
 
 
 def test_without_the_weights_it_says_how_to_get_them(mobilenet, monkeypatch, tmp_path):
+    monkeypatch.setattr(mobilenet, "FILES", mobilenet.FILES._replace(packages=(), mirrors=("http://127.0.0.1:9/",)))
     monkeypatch.setattr(sys, "argv", ["mobilenet.py", "--device", "cpu", "--data-dir", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"To fetch it: python .*get_data\.py mobilenet"):
+    with pytest.raises(SystemExit, match=f"By hand: put these files into {tmp_path}"):
         mobilenet.main()
 
 
-def test_the_photograph_is_a_palace(mobilenet, data_set, monkeypatch, capsys):
+def test_the_photograph_is_a_palace(mobilenet, fetched, monkeypatch, capsys):
     pytest.importorskip("PIL")
-    folder = data_set("mobilenet")
+    folder = fetched(find, mobilenet.FILES)
     tensors = read_torch_file(folder / "mobilenet_v2-b0353104.pth")
     assert len(tensors) == 314
     assert sum(x.size for x in tensors.values()) == 3_539_036

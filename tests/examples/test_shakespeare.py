@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import gpubp as bp
+from gpubp.data.download import find
 
 
 def test_text_becomes_numbers_and_text_again(example):
@@ -59,9 +60,9 @@ def test_a_step_is_the_same_on_every_library(example, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "steps", "bits"), [("lstm", 150, 3.6), ("transformer", 60, 4.0)])
-def test_the_net_learns_from_the_plays(example, data_set, kind, steps, bits):
+def test_the_net_learns_from_the_plays(example, fetched, kind, steps, bits):
     script = example("shakespeare")
-    text, held_out = script.texts(data_set("shakespeare"))
+    text, held_out = script.texts(fetched(find, script.FILES))
     assert len(text) + len(held_out) == 5057198
     _, found = script.train(kind, text, held_out[:32768], steps=steps, device="cpu")
     assert found < bits
