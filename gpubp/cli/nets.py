@@ -51,8 +51,8 @@ def net_of(settings: Settings, shape: tuple[int, ...], outputs: int, task: str) 
         found = _called(net, shape)
     made = tuple(getattr(found, "shape", ()))
     if made != (2, outputs):
-        raise BadInput(f"the net must make {outputs} output{'s' * (outputs > 1)} of each input, for {task}: of 2 inputs "
-                       f"{shape} an array {(2, outputs)}; got {type(found).__name__} {made}")  # fmt: skip
+        raise BadInput(f"the net must make {outputs} output{'s' * (outputs > 1)} of each input, for {task}: of 2 "
+                       f"inputs {shape} an array {(2, outputs)}; got {type(found).__name__} {made}")  # fmt: skip
     return net
 
 
@@ -64,7 +64,7 @@ def _called(net: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _dense(settings: Settings, hidden: tuple[int, ...], outputs: int) -> Iterator[Any]:
-    init = {} if settings.activation in ("tanh", "sigmoid") else {"W_init": nn.he_uniform}
+    init: dict[str, Any] = {} if settings.activation in ("tanh", "sigmoid") else {"W_init": nn.he_uniform}
     for units in hidden:
         yield nn.Dense(None, units, **init)
         yield from _after(settings, units)

@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = command("predict", "write predictions for the rows of a file, as CSV", "apply.predict")
     _add_run(predict)
-    predict.add_argument("file", metavar="FILE", help="of the kind that the run has learned from; targets may be missing")
+    predict.add_argument(
+        "file", metavar="FILE", help="of the kind that the run has learned from; targets may be missing"
+    )
     predict.add_argument("--out", metavar="FILE.csv", help="where to write them (default: stdout)")
     _add_voice(predict)
 
@@ -107,7 +109,10 @@ def _late(where: str) -> Callable[[argparse.Namespace], int]:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="run folder of gpubp train")
     parser.add_argument(
-        "--device", type=argument(device_name), metavar=device_name.metavar, help="where to compute (default: as the run)"
+        "--device",
+        type=argument(device_name),
+        metavar=device_name.metavar,
+        help="where to compute (default: as the run)",
     )
 
 

@@ -30,7 +30,7 @@ Pair = tuple[Any, Any]
 class Rows(Protocol):
     """Rows of one kind."""
 
-    notes: Sequence[str]  #: what is to be said of them
+    notes: list[str]  #: what is to be said of them
 
     def __len__(self) -> int: ...
 
@@ -225,12 +225,14 @@ class ArrayRows:
         answers = encoding.answers
         if answers.task == "regression":
             assert self.y is not None
-            return ((self.y[rows].astype(np.float64) - answers.mean) / answers.deviation).astype(np.float32)[:, None]
+            own = (self.y[rows].astype(np.float64) - answers.mean) / answers.deviation
+            return np.asarray(own, np.float32)[:, None]
         names, index = self._spelled()
         if unknown := [name for name in names if name not in answers.classes]:
             raise BadInput(f"{self.name} has the label {unknown[0]!r}, which is none of the classes "
                            f"{', '.join(answers.classes)}")  # fmt: skip
-        return np.array([answers.classes.index(name) for name in names], np.int64)[index[rows]]
+        labels: np.ndarray = np.array([answers.classes.index(name) for name in names], np.int64)[index[rows]]
+        return labels
 
     def columns(self, rows: np.ndarray) -> dict[str, Sequence[Any]]:
         found: dict[str, Sequence[Any]] = {"row": (rows + 1).tolist()}
@@ -250,7 +252,7 @@ class _Scaled:
         self.ndim = x.ndim
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self.shape[0])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         chosen = rows if self._rows is None else self._rows[rows]

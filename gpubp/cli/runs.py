@@ -13,7 +13,7 @@ from typing import Any
 from ..training.files import write_atomically
 from .problems import BadInput, told
 from .rows import encoding_of
-from .settings import Settings
+from .settings import Settings, made
 
 __all__ = ["RunFolder"]
 
@@ -43,8 +43,8 @@ class RunFolder:
         if not self.config.is_file():
             raise BadInput(f"{self.path} exists and holds no run: give another folder with --out")
         if not overwrite:
-            raise BadInput(f"{self.path} holds a run already: go on with it by `gpubp resume {self.path}`, give another "
-                           "folder with --out, or --overwrite it")  # fmt: skip
+            raise BadInput(f"{self.path} holds a run already: go on with it by `gpubp resume {self.path}`, give "
+                           "another folder with --out, or --overwrite it")  # fmt: skip
 
     def create(self, settings: Settings, encoding: Any) -> None:
         """Make the folder, without what an earlier run has left, and write what the run was told."""
@@ -65,10 +65,12 @@ class RunFolder:
     def read(self) -> tuple[Settings, Any]:
         """Return settings and encoding of the run that is there."""
         if not self.config.is_file():
-            raise BadInput(f"{self.path} is no run folder" + ("" if self.path.is_dir() else ": there is no such folder"))
+            raise BadInput(
+                f"{self.path} is no run folder" + ("" if self.path.is_dir() else ": there is no such folder")
+            )
         try:
             found = json.loads(self.config.read_bytes())["settings"]
-            settings = Settings(**{name: tuple(x) if isinstance(x, list) else x for name, x in found.items()})
+            settings = made(found)
             encoding = encoding_of(json.loads(self.encoding.read_bytes()))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"{self.path} is no whole run folder: {type(error).__name__}: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .problems import BadInput, told
 
-__all__ = ["Settings", "add_options", "argument", "device_name", "read_toml", "settings_of", "whole"]
+__all__ = ["Settings", "add_options", "argument", "device_name", "made", "read_toml", "settings_of", "whole"]
 
 LARGEST = 2**20  #: bytes of a TOML file
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
@@ -217,7 +217,12 @@ def settings_of(given: Mapping[str, Any], file: str | None) -> Settings:
     values = ({} if file is None else read_toml(file)) | told
     if "data" not in values:
         raise BadInput("expected a file, a folder, or the name of a data set to learn from")
-    return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return made(values)
+
+
+def made(values: Mapping[str, Any]) -> Settings:
+    """Make settings of their values, lists of which become tuples."""
+    return Settings(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})  # type: ignore[arg-type]
 
 
 def read_toml(file: str) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _filled(settings: Settings, rows: int) -> Settings:
     _, lr, weight_decay, _ = OPTIMIZERS[settings.optimizer]
-    defaults = {
+    defaults: dict[str, Any] = {
         "epochs": 30 if rows < MANY else 10,
         "batch_size": min(32 if rows < MANY else 128, rows),
         "lr": lr,
@@ -175,7 +175,7 @@ def _run(task: Task, folder: RunFolder, report: Report, *, resumed: bool) -> int
     inputs = task.train.inputs
     report.say(nn.summary(net, (settings.batch_size, *inputs.shape[1:])) + "\n")
     try:
-        with own_faults(settings):
+        with own_faults(settings), np.errstate(over="ignore", invalid="ignore"):
             history = fit(
                 net, loss_of(task.encoding.task), _optimizer(net, task), task.train.pair,
                 epochs=settings.epochs, batch_size=settings.batch_size or 1,

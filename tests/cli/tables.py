@@ -17,4 +17,5 @@ def lengths(n=80, seed=0):
     """A table to predict a number from: y = 10 + 3 a - 2 b, with a little noise."""
     rng = np.random.default_rng(seed)
     a, b, e = rng.normal(size=(3, n))
-    return "a,b,y\n" + "".join(f"{p:.4f},{q:.4f},{10 + 3 * p - 2 * q + 0.1 * r:.4f}\n" for p, q, r in zip(a, b, e))
+    rows = zip(a, b, 10 + 3 * a - 2 * b + 0.1 * e, strict=True)
+    return "a,b,y\n" + "".join(f"{x:.4f},{z:.4f},{y:.4f}\n" for x, z, y in rows)

@@ -64,7 +64,7 @@ def test_tables(gpubp, tmp_path, name):
         (["a.csv", "--batch-size", "1000"], "--batch-size 1000 is larger than the 58 rows to learn from"),
         (["a.csv", "--test", "no.csv"], "no.csv'"),
         (["a.csv", "--test-fraction", "0.99", "--validation-fraction", "0.99"], "none is left to learn from"),
-        (["a.csv", "--early-stopping", "3", "--validation-fraction", "0"], "--early-stopping needs rows for validation"),
+        (["a.csv", "--early-stopping", "3", "--validation-fraction", "0"], "needs rows for validation"),
         (["a.csv", "--config", "no.toml"], "no.toml: No such file or directory"),
         (["a.jpg"], "a.jpg: the kind of a file is told by its name, which ends in one of .csv"),
         (["x.npy"], "x.npy holds inputs alone: name the file of the targets, as in --target y.npy"),
@@ -89,7 +89,11 @@ def test_options_that_do_not_fit_the_data(gpubp, tmp_path, argv, message):
         (np.zeros((9, 2)), np.zeros(9, int), "the targets of a.npz have one value only, 0: nothing to learn"),
         (np.zeros((9, 2)), np.ones(9), "the targets of a.npz have one value only, 1.0: nothing to learn"),
         (np.zeros((9, 2)), np.full(9, np.inf), "the targets of a.npz hold inf at (0,)"),
-        (np.zeros((9, 2)), np.zeros((9, 2)), "the targets of a.npz must be one number or label a row, got float64 (9, 2)"),
+        (
+            np.zeros((9, 2)),
+            np.zeros((9, 2)),
+            "the targets of a.npz must be one number or label a row, got float64 (9, 2)",
+        ),
         (np.zeros((9, 2), complex), np.arange(9), "the inputs of a.npz must be numbers, got complex128"),
     ],
 )
@@ -184,7 +188,9 @@ def test_other_inputs_than_those_learned_from(gpubp, run, tmp_path):
     assert gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--out", "other").status == 0
     wrong(gpubp("predict", "other", "flowers.csv"), "flowers.csv is a table, but the net has learned from arrays")
     np.savez(tmp_path / "b.npz", x=np.zeros((9, 8, 8)), y=np.arange(9) % 3)
-    wrong(gpubp("predict", "other", "b.npz"), "the inputs of b.npz are of shape (8, 8, 1), but the net has learned from")
+    wrong(
+        gpubp("predict", "other", "b.npz"), "the inputs of b.npz are of shape (8, 8, 1), but the net has learned from"
+    )
     np.savez(tmp_path / "c.npz", x=np.zeros((9, 2)), y=np.arange(9) % 3)
     wrong(gpubp("evaluate", "other", "c.npz"), "c.npz has the label '2', which is none of the classes 0, 1")
 
@@ -258,7 +264,7 @@ def test_a_net_of_ones_own(gpubp, tmp_path):
     ("name", "message"),
     [
         ("nett", "net.py has no function 'nett'; there are net, wide, narrow, nothing, asks, fails, bad"),
-        ("wide", "the net must make 3 outputs of each input, for classes: of 2 inputs (4,) an array (2, 3); got ndarray (2, 4)"),
+        ("wide", "the net must make 3 outputs of each input, for classes: of 2 inputs (4,) an array (2, 3)"),
         ("narrow", "the net does not fit the data: "),
         ("nothing", "nothing of"),
         ("asks", "asks for 'width'; it can be given shape, outputs, task, seed"),
@@ -292,4 +298,6 @@ def test_a_file_that_is_no_python(gpubp, tmp_path):
 def test_no_cuda(gpubp, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     (tmp_path / "a.toml").write_text('device = "cuda"')
-    wrong(gpubp("train", "digits", "--config", "a.toml"), "a.toml: device: device 'cuda' was asked for, but CuPy is not")
+    wrong(
+        gpubp("train", "digits", "--config", "a.toml"), "a.toml: device: device 'cuda' was asked for, but CuPy is not"
+    )

@@ -19,7 +19,9 @@ def test_version(capsys):
 
 
 def test_help_imports_nothing_that_is_slow():
-    code = "import sys; from gpubp.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    code = (
+        "import sys; from gpubp.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--batch-norm" in done.stdout
     loaded = done.stdout.splitlines()[-1].split()

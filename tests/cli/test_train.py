@@ -143,7 +143,8 @@ def test_a_file_to_test_with(train, tmp_path):
     (tmp_path / "more.csv").write_text(flowers(30, seed=1))
     events = train("flowers.csv", "--test", "more.csv", "--validation-fraction", 0)
     assert events[0]["rows"] == {"train": 60, "validation": 0, "test": 30}
-    assert "loss" in events[1] and "val_loss" not in events[1]
+    assert "loss" in events[1]
+    assert "val_loss" not in events[1]
 
 
 def test_without_rows_to_test_with_the_training_rows_are_measured(train, gpubp, tmp_path):
