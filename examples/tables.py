@@ -2,8 +2,8 @@
 
 ``breast-cancer``: 569 tumours, 30 measurements of cell nuclei each, malignant or benign (Wolberg, Mangasarian, Street,
 "Breast Cancer Wisconsin (Diagnostic)", UCI Machine Learning Repository, 1995, CC BY 4.0). ``diabetes``: 442 patients,
-ten measurements each, and the disease's progression a year later (Efron, Hastie,
-Johnstone, Tibshirani, "Least angle regression", Annals of Statistics, 2004). Both come with scikit-learn (extra ``peers``): nothing is downloaded.
+ten measurements each, and the disease's progression a year later (Efron, Hastie, Johnstone, Tibshirani, "Least angle
+regression", Annals of Statistics, 2004). Both come with scikit-learn (extra ``peers``): nothing is downloaded.
 """
 
 from __future__ import annotations

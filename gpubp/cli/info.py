@@ -23,7 +23,7 @@ PURPOSES = {
     "parquet": "reading Parquet tables with PyArrow",
     "docs": "building the documentation",
     "test": "running the tests; checks against array-api-strict",
-    "peers": "comparing gradients with PyTorch, JAX and autograd",
+    "peers": "comparing with PyTorch, JAX, autograd and scikit-learn",
     "gpu-compile": "compiling the CUDA kernels where there is no GPU",
     "dev": "linting, typing and building, as continuous integration does",
 }
