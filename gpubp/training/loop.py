@@ -199,7 +199,7 @@ def fit(
     with Interrupt() as interrupt, Progress.of(progress, *run.samples) as shown:
         run.go(shown, interrupt, lambda run: None)
         if run.history.interrupted:
-            shown.say(f"stopped by Ctrl-C at {run.where}")
+            shown.say(f"stopped by Ctrl-C after {run.where}")
     for callback in callbacks:
         callback.on_end(run)
     return run.history
