@@ -2,7 +2,7 @@
 
 Transforms: `grad`, `value_and_grad`, `vjp`, `jvp`, `jacobian`, `hessian`, `hvp`, `checkpoint`, `stop_gradient`, and
 `custom_vjp` and `fused` for derivatives written by hand. Networks: `nn`, `functions`, `losses`, `optim`, `data`, `fit`,
-`evaluate`, `metrics`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`,
+`evaluate`, `lr_finder`, `metrics`, `save`, `load`, `interop`. Arrays: `device`, `to_device`, `to_numpy`, `from_dlpack`,
 `array_namespace`, `constant`, `tree`. Precision: `mixed`, `matmul_precision`. Proof: `testing`.
 """
 
@@ -46,11 +46,12 @@ if TYPE_CHECKING:
     from .training import evaluate as evaluate
     from .training import fit as fit
     from .training import load as load
+    from .training import lr_finder as lr_finder
     from .training import metrics as metrics
     from .training import save as save
 
 _MODULES = ("data", "functions", "interop", "losses", "nn", "optim", "testing", "training")
-_FROM_TRAINING = ("evaluate", "fit", "load", "metrics", "save")
+_FROM_TRAINING = ("evaluate", "fit", "load", "lr_finder", "metrics", "save")
 
 
 def __getattr__(name: str) -> Any:

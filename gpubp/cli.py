@@ -22,6 +22,7 @@ _PURPOSES = {
     "cudnn": "convolutions, and attention in 16 bits, by cuDNN",
     "plot": "pictures of training and of networks",
     "images": "reading pictures with Pillow",
+    "parquet": "reading Parquet tables with PyArrow",
     "docs": "building the documentation",
     "test": "running the tests; checks against array-api-strict",
     "peers": "comparing gradients with PyTorch, JAX and autograd",

@@ -22,7 +22,11 @@ from .datasets import (
     xor,
 )
 from .encoding import Encoding
+from .images import ImageFolder, Images, image_folder
+from .parquet import parquet
+from .read import read
 from .tables import Table, csv
+from .text import Text, Windows, text
 
 __all__ = [
     "NAMES",
@@ -30,9 +34,13 @@ __all__ = [
     "Dataset",
     "Encoding",
     "Examples",
+    "ImageFolder",
+    "Images",
     "Npz",
     "Source",
     "Table",
+    "Text",
+    "Windows",
     "autoencoder8",
     "batches",
     "cifar10",
@@ -41,12 +49,16 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "idx",
+    "image_folder",
     "load",
     "mnist",
     "moons",
     "npy",
     "npz",
+    "parquet",
+    "read",
     "spirals",
+    "text",
     "transforms",
     "xor",
 ]

@@ -14,7 +14,7 @@ from ..boundary import is_inexact
 from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve
 from ..dtypes import named
 from .checks import Source, check_at_least, check_indices, check_part, chunks, is_in_memory, is_on_host, is_source
-from .prefetch import ahead
+from .prefetch import ahead, uploader
 from .transforms import Draw, per_array
 
 __all__ = ["Batches", "batches"]
@@ -90,7 +90,12 @@ class Batches:
 
     def __iter__(self) -> Generator[tuple[PlainArray, ...], None, None]:
         made = map(self._made, range(self.start, self._total))
-        yield from ahead(made, self._prefetch) if self._prefetch else made
+        if not self._prefetch:
+            yield from map(self._moved, made)
+        elif self._device is None or (upload := uploader(self._device)) is None:
+            yield from ahead(map(self._moved, made), self._prefetch)
+        else:
+            yield from upload.sent(ahead(map(upload.stage, made), self._prefetch))
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
@@ -131,7 +136,10 @@ class Batches:
         if self._dtype is not None and is_inexact(part.dtype):
             xp = raw_namespace(part)
             part = xp.astype(part, named(xp, self._dtype), copy=False)
-        return part if self._device is None else move(part, self._device)
+        return part
+
+    def _moved(self, batch: tuple[PlainArray, ...]) -> tuple[PlainArray, ...]:
+        return batch if self._device is None else tuple(move(x, self._device) for x in batch)
 
     def _read(self, position: int, rows: np.ndarray) -> PlainArray:
         array = self._data[position]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .tables import Table, as_number
+from .tables import Table, as_number, spelling
 
 __all__ = ["Encoding", "Inputs"]
 
@@ -123,7 +123,7 @@ class Encoding:
 
     @property
     def _is_number_target(self) -> bool:
-        return all(label == _spelling(as_number(label) or 0.0) for label in self.classes)
+        return all(label == spelling(as_number(label) or 0.0) for label in self.classes)
 
     @classmethod
     def fit(
@@ -469,7 +469,7 @@ def _target(table: Table, name: str, rows: np.ndarray, task: str | None) -> dict
             return {"task": task} | _spread(table, name, rows)
         if labels is None:
             raise ValueError(f"the target {name!r} of {table.file} has numbers that are not whole: no classes")
-        classes = [_spelling(label) for label in labels]
+        classes = [spelling(label) for label in labels]
     if len(classes) < 2:
         raise ValueError(f"the target {name!r} of {table.file} has one value only, {classes[0]!r}: nothing to learn")
     if task == "binary" and len(classes) > 2:
@@ -560,15 +560,9 @@ class _Lookup:
 def _spelled(table: Table, name: str, rows: Any) -> list[str]:
     """Cells as strings, also those of a number column; missing ones are empty."""
     if table.kind(name) == "number":
-        return [_spelling(x) for x in table.numbers[rows, table.place[name]].tolist()]
+        return [spelling(x) for x in table.numbers[rows, table.place[name]].tolist()]
     cells: list[str] = table[name][rows].tolist()
     return cells
-
-
-def _spelling(x: float) -> str:
-    if not abs(x) < _LARGEST:
-        return ""
-    return str(int(x)) if x == int(x) else repr(x)
 
 
 def _check_number(table: Table, name: str) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import math
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-__all__ = ["File", "mapped", "naming", "opened", "read_array"]
+__all__ = ["LINE", "File", "mapped", "naming", "opened", "opened_text", "read_array", "undecodable"]
 
 File: TypeAlias = str | os.PathLike[str]
 
+LINE = 2**24  #: bytes of a line at most
 _GROWTH = 1032  # how much longer data may become that are no longer compressed by deflate
 _PIECE = 2**20
 
@@ -28,6 +31,35 @@ def opened(file: File) -> BinaryIO:
         return stream
     stream.close()
     return gzip.open(file)  # type: ignore[return-value]
+
+
+def opened_text(file: File, encoding: str, newline: str | None = None) -> io.TextIOWrapper:
+    """Open a file, compressed by gzip or not, to read characters; a byte order mark is none of them."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"Python knows no encoding {encoding!r}") from None
+    stream = opened(file)
+    try:
+        start = stream.read(2)
+        stream.seek(0)
+        if start in (b"\xff\xfe", b"\xfe\xff") and not name.startswith("utf-16"):
+            raise ValueError("this is UTF-16 text: give encoding='utf-16', or save it as UTF-8")
+        return io.TextIOWrapper(stream, encoding="utf-8-sig" if name == "utf-8" else name, newline=newline)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def undecodable(file: File, encoding: str) -> str:
+    """Say which line of a file is not in the encoding."""
+    with suppress(EOFError, OSError, zlib.error), opened(file) as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(LINE), b""), 1):
+            try:
+                line.decode(encoding)
+            except UnicodeError as error:
+                return f"line {number} is not {encoding} text ({error}); give encoding=, such as 'latin-1'"
+    return f"this is not {encoding} text"
 
 
 @contextmanager

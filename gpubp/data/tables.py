@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import csv as csv_module
 import io
 import math
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .opening import File, naming, opened
+from .opening import LINE, File, naming, opened_text, undecodable
 
 __all__ = ["KINDS", "MISSING", "Table", "csv"]
 
@@ -28,7 +26,6 @@ KINDS = ("number", "category", "text")
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 
 _CELLS = 2**15  # of a piece
-_LINE = 2**24  # characters, beyond which this is no table
 _HEADER = 128  # bytes of an .npy file before its data
 
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
@@ -103,7 +100,7 @@ class Table:
             return None
         (line, cell), rest = column.example, column.bad - 1
         and_others = f" and {rest} others are no numbers either" if rest else ""
-        return f"line {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
+        return f"{column.unit} {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
 
     def report(self) -> str:
         """Return what is known of the columns, a line each: kind, missing cells, range or most frequent values."""
@@ -120,8 +117,8 @@ class Table:
 class _Column:
     """What has been found of a column so far; it turns cells to numbers, or to codes of categories."""
 
-    def __init__(self, name: str, kind: str | None, missing: frozenset[str], most: int) -> None:
-        self.name, self.kind, self.is_told = name, kind or "number", kind is not None
+    def __init__(self, name: str, kind: str | None, unit: str, missing: frozenset[str], most: int) -> None:
+        self.name, self.kind, self.is_told, self.unit = name, kind or "number", kind is not None, unit
         self._missing, self._most = missing, most
         self.missing = self.good = self.bad = 0
         self.example: tuple[int, str] | None = None  # the first cell that is no number, and its line
@@ -154,6 +151,7 @@ class _Column:
 
     def _numbers(self, cells: Sequence[Any], lines: Sequence[int]) -> np.ndarray:
         if isinstance(cells, np.ndarray):
+            self.good += len(cells)
             return cells
         try:
             if "_" in "".join(cells):  # which float() would pass over
@@ -171,7 +169,8 @@ class _Column:
                 self.good += 1
                 numbers[row] = number
             elif self.is_told:
-                raise ValueError(f"line {lines[row]}: column {self.name!r} holds {_shown(cell)}, which is no number")
+                where = f"{self.unit} {lines[row]}"
+                raise ValueError(f"{where}: column {self.name!r} holds {_shown(cell)}, which is no number")
             else:
                 self.bad += 1
                 self.example = self.example or (lines[row], cell)
@@ -213,7 +212,7 @@ class _Column:
         return f"{len(self.values)} different: {shown}{', ...' if len(self.values) > 4 else ''}"
 
 
-class _Store:
+class Store:
     """Rows of a matrix: in memory while they are few, then in a file that is memory-mapped."""
 
     def __init__(self, dtype: Any, limit: int, file: Path | None) -> None:
@@ -257,6 +256,21 @@ class _Store:
             return np.asarray(np.memmap(self._stream, self._dtype, "r", _HEADER, shape))
 
 
+def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -> dict[str, str]:
+    """Return the kinds that the user has told of the columns, directly or by a table or encoding."""
+    for name, kind in (kinds or {}).items():
+        if name not in names:
+            raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, names)}")
+        if kind not in KINDS:
+            raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
+    return {name: kind for name, kind in (like.kinds if like else {}).items() if name in names} | dict(kinds or {})
+
+
+def rows_of_a_piece(width: int) -> int:
+    """Return how many rows of so many cells are read at once."""
+    return max(1, _CELLS // width)
+
+
 def fill(
     file: File,
     names: Sequence[str],
@@ -264,23 +278,21 @@ def fill(
     pieces: Callable[[], Iterable[Piece]],
     texts: Callable[[str], np.ndarray],
     *,
+    unit: str,
     missing: Iterable[str],
     max_categories: int,
     memory: int,
     cache: File | None,
 ) -> Table:
     """Read a table by pieces; a second time if a column began with numbers and is not all of numbers."""
-    for name, kind in kinds.items():
-        if kind not in KINDS:
-            raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
     if cache is not None:
         Path(cache).mkdir(parents=True, exist_ok=True)
     spellings = frozenset(spelling.strip().lower() for spelling in missing)
 
     def read(kinds: Mapping[str, str]) -> tuple[list[_Column], np.ndarray, np.ndarray]:
-        columns = [_Column(name, kinds.get(name), spellings, max_categories) for name in names]
+        columns = [_Column(name, kinds.get(name), unit, spellings, max_categories) for name in names]
         stores = [
-            _Store(dtype, memory, None if cache is None else Path(cache, name))
+            Store(dtype, memory, None if cache is None else Path(cache, name))
             for dtype, name in ((np.float64, "numbers.npy"), (np.int32, "codes.npy"))
         ]
         for lines, cells in pieces():
@@ -362,15 +374,9 @@ def csv(
     """
     with naming(file):
         form = _Form(file, header, delimiter, encoding)
-        told = dict(kinds or {})
-        for name in told:
-            if name not in form.names:
-                raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, form.names)}")
-        if like is not None:
-            told = {name: kind for name, kind in like.kinds.items() if name in form.names} | told
         return fill(
-            file, form.names, told, form.pieces, form.text,
-            missing=missing, max_categories=max_categories, memory=memory, cache=cache,
+            file, form.names, kinds_of(kinds, like, form.names), form.pieces, form.text,
+            unit="line", missing=missing, max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
@@ -380,15 +386,7 @@ class _Form:
     def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter must be one character, got {delimiter!r}")
-        try:
-            self._encoding = codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError(f"Python knows no encoding {encoding!r}") from None
-        self._file = file
-        with opened(file) as stream:
-            start = stream.read(4)
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") and not self._encoding.startswith("utf-16"):
-            raise ValueError("this is UTF-16 text: give encoding='utf-16', or save it as UTF-8")
+        self._file, self._encoding = file, encoding
         self._delimiter = delimiter or ","
         if delimiter is None:
             with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
@@ -402,8 +400,7 @@ class _Form:
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
-        encoding = "utf-8-sig" if self._encoding == "utf-8" else self._encoding
-        return _Lines(io.TextIOWrapper(opened(self._file), encoding=encoding, newline=""))
+        return _Lines(opened_text(self._file, self._encoding, newline=""))
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not blank, each with the line it begins at."""
@@ -414,7 +411,7 @@ class _Form:
                 try:
                     row = next(reader, None)
                 except UnicodeError:
-                    raise ValueError(_undecodable(self._file, self._encoding)) from None
+                    raise ValueError(undecodable(self._file, self._encoding)) from None
                 except csv_module.Error as error:
                     raise ValueError(f"line {line}: {error}") from None
                 if row is None:
@@ -428,7 +425,7 @@ class _Form:
         rows = self._rows()
         if self._has_header:
             next(rows)
-        while piece := list(islice(rows, max(1, _CELLS // width))):
+        while piece := list(islice(rows, rows_of_a_piece(width))):
             for line, row in piece:
                 if len(row) != width:
                     cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
@@ -451,10 +448,10 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline(_LINE)
+        line = self._stream.readline(LINE)
         self._line += 1
-        if len(line) == _LINE:
-            raise ValueError(f"line {self._line} is longer than {_LINE} characters: this is no table")
+        if len(line) == LINE:
+            raise ValueError(f"line {self._line} is longer than {LINE} characters: this is no table")
         if not line:
             raise StopIteration
         return line
@@ -464,17 +461,6 @@ class _Lines:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def _undecodable(file: File, encoding: str) -> str:
-    """Say which line is not in the encoding."""
-    with suppress(EOFError, OSError, zlib.error), opened(file) as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(_LINE), b""), 1):
-            try:
-                line.decode(encoding)
-            except UnicodeError as error:
-                return f"line {number} is not {encoding} text ({error}); give encoding=, such as 'latin-1'"
-    return f"this is not {encoding} text"
 
 
 def _delimiter_of(lines: list[str]) -> str:
@@ -499,10 +485,17 @@ def _is_header(rows: list[list[str]]) -> bool:
 
 
 def _names(cells: Sequence[str]) -> list[str]:
-    names = [cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)]
-    for k, name in enumerate(names):
-        if name in names[:k]:
-            raise ValueError(f"columns {names.index(name) + 1} and {k + 1} are both named {name!r}")
+    return check_names([cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)])
+
+
+def check_names(names: list[str]) -> list[str]:
+    """Return the names of columns, unless there are none, or two are the same."""
+    if not names:
+        raise ValueError("there are no columns")
+    first: dict[str, int] = {}
+    for k, name in enumerate(names, 1):
+        if first.setdefault(name, k) != k:
+            raise ValueError(f"columns {first[name]} and {k} are both named {name!r}")
     return names
 
 
@@ -512,6 +505,13 @@ def as_number(cell: str) -> float | None:
         return None if "_" in cell else float(cell)
     except ValueError:
         return None
+
+
+def spelling(x: float) -> str:
+    """Return how a number is spelled as a category or label: whole ones without a point, NaN as nothing."""
+    if x != x:
+        return ""
+    return str(int(x)) if math.isfinite(x) and x == int(x) else repr(x)
 
 
 def near(name: str, names: Sequence[str]) -> str:

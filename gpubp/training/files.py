@@ -41,16 +41,16 @@ def save(net: Any, file: str | os.PathLike[str]) -> None:
     """
     _check_name(file)
     check_built(net)
-    from safetensors.numpy import save as to_bytes
-
-    arrays = {path: to_numpy(x).copy(order="C") for path, x in state_of(net).items()}
+    arrays = {path: to_numpy(x) for path, x in state_of(net).items()}
     if not arrays:
         raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays")
-    write_atomically(file, to_bytes(arrays, metadata={"format": "gpubp"}))
+    write_atomically(file, serialized(arrays, "gpubp"))
 
 
 def load(file: str | os.PathLike[str], net: T) -> T:
     """Put the arrays of a file that `save` wrote in the places of a net's, on the device where those are.
+
+    It may be the file of a checkpoint too, of which the net is loaded.
 
     Parameters
     ----------
@@ -71,21 +71,28 @@ def load(file: str | os.PathLike[str], net: T) -> T:
     """
     _check_name(file)
     check_built(net)
-    from safetensors import SafetensorError
-
-    try:
-        found = _arrays(Path(file).read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from error
+    found = arrays_in(Path(file).read_bytes(), os.fspath(file))
+    if any(name.startswith("net/") for name in found):
+        found = {name.removeprefix("net/"): x for name, x in found.items() if name.startswith("net/")}
     load_state(net, found, os.fspath(file), "file")
     return net
 
 
-def _arrays(content: bytes) -> dict[str, Any]:
-    """The arrays of a safetensors file. The package's own function for NumPy knows no bfloat16."""
-    from safetensors import deserialize
+def serialized(arrays: dict[str, Any], kind: str) -> bytes:
+    """Return NumPy's arrays as the content of a safetensors file."""
+    from safetensors.numpy import save as to_bytes
 
-    found = deserialize(content)  # type: ignore[no-untyped-call]
+    return to_bytes({name: x.copy(order="C") for name, x in arrays.items()}, metadata={"format": kind})
+
+
+def arrays_in(content: bytes, name: str) -> dict[str, Any]:
+    """Return the arrays of a safetensors file. The package's own function for NumPy knows no bfloat16."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        found = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise ValueError(f"{name} is not a whole safetensors file: {error}") from error
     return {name: np.frombuffer(x["data"], _dtype(x["dtype"])).reshape(x["shape"]) for name, x in found}
 
 

@@ -205,7 +205,7 @@ def test_bad_options(write):
 
 
 def test_a_line_without_end(write, monkeypatch):
-    monkeypatch.setattr("gpubp.data.tables._LINE", 100)
+    monkeypatch.setattr("gpubp.data.tables.LINE", 100)
     with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
         csv(write("a\n" + "1" * 100))
 

@@ -1,0 +1,174 @@
+"""Folders of pictures, read when a batch asks for them, with Pillow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .opening import File
+
+__all__ = ["ImageFolder", "Images", "image_folder"]
+
+_IGNORED = ("Thumbs.db", "desktop.ini")  # which Windows puts into folders
+
+
+class ImageFolder(NamedTuple):
+    """Pictures and their labels.
+
+    Parameters
+    ----------
+    images : Images
+        A source of the pictures.
+    labels : ndarray or None
+        int64, of shape (n,); label k stands for ``classes[k]``. None if the folder holds pictures, not folders.
+    classes : tuple of str
+        The names of the folders.
+    """
+
+    images: Images
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+
+
+class Images:
+    """A source of pictures of one size: uint8 of shape (n, height, width, channels), decoded when they are taken.
+
+    Parameters
+    ----------
+    files
+        The pictures' files.
+    size
+        Height and width to which pictures are brought: scaled until they cover it, then cut to their middle. None if
+        they all have one size.
+    channels
+        1 (grey) or 3 (red, green, blue); None for 3 if one of the pictures has colours.
+    """
+
+    ndim, dtype = 4, np.dtype(np.uint8)
+
+    def __init__(self, files: Sequence[Path], size: tuple[int, int] | None, channels: int | None) -> None:
+        self.files, self._resized = tuple(files), size is not None
+        has_colours = False
+        for file in self.files:
+            found, mode = _header(file)
+            has_colours |= mode not in ("1", "L", "LA", "I;16")
+            size = size or found
+            if not self._resized and found != size:
+                raise ValueError(
+                    f"{file} is of {found[0]} x {found[1]} pixels (height x width), but {self.files[0]} of {size[0]} x "
+                    f"{size[1]}; size=({size[0]}, {size[1]}) brings all to one"
+                )
+        assert size is not None
+        self.shape = (len(self.files), *size, channels or (3 if has_colours else 1))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return these pictures."""
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows):
+            out[place] = self._picture(self.files[row])
+        return out
+
+    def _picture(self, file: Path) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        height, width, channels = self.shape[1:]
+        try:
+            with Image.open(file) as opened:
+                picture: Any = opened
+                if picture.mode == "I;16":
+                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                picture = picture.convert("L" if channels == 1 else "RGB")
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # what Pillow raises depends on the format
+            raise ValueError(f"{file} is no whole picture: {error}") from None
+        if self._resized:
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+        if picture.size != (width, height):
+            raise ValueError(f"{file} has changed: its size was {height} x {width}")
+        return np.asarray(picture).reshape(height, width, channels)
+
+
+def image_folder(
+    folder: File, *, size: int | tuple[int, int] | None = None, channels: int | None = None
+) -> ImageFolder:
+    """Open a folder that has a folder of pictures for each class. Needs Pillow (extra ``images``).
+
+    Parameters
+    ----------
+    folder
+        Name of the folder. What stands directly in it is passed over if it has folders; else it is a folder of pictures
+        without labels. Pictures may stand in folders within the folder of a class. Hidden files are passed over.
+    size
+        Height and width of the pictures, or one number for both: they are scaled until they cover it, then cut to their
+        middle. By default they must be of one size.
+    channels
+        1 for grey, 3 for colours; by default 3 if any picture has them.
+
+    Returns
+    -------
+    ImageFolder
+        A source of pictures, their labels, and the classes in the order of their names.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If Pillow is not installed.
+    ValueError
+        If there are no pictures; if a file is none, or its size differs. When it is read, if it is not whole.
+    OSError
+        If folder or file cannot be read.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ModuleNotFoundError("pictures are read with Pillow: pip install 'gpubp[images]'", name="PIL") from error
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 or 3, got {channels!r}")
+    height_and_width = (size, size) if isinstance(size, int) else size
+    if height_and_width is not None and (np.shape(height_and_width) != (2,) or min(height_and_width) < 1):
+        raise ValueError(f"size must be a height and a width, or one number from 1 for both, got {size!r}")
+    where = Path(folder)
+    classes = sorted(entry.name for entry in os.scandir(where) if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        return ImageFolder(Images(_pictures(where), height_and_width, channels), None, ())
+    files = [_pictures(where / name) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(part) for part in files])
+    images = Images([file for part in files for file in part], height_and_width, channels)
+    return ImageFolder(images, labels, tuple(classes))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and file.name not in _IGNORED
+        and not any(p.startswith(".") for p in file.relative_to(folder).parts)
+    ]
+    if not files:
+        raise ValueError(f"there are no pictures in {folder}")
+    return files
+
+
+def _header(file: Path) -> tuple[tuple[int, int], str]:
+    """Height and width of a picture, and Pillow's name of what a pixel is."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            mode = "I;16" if picture.mode.startswith("I;16") else picture.mode
+            if mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits")
+            return (picture.height, picture.width), mode
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # what Pillow raises depends on the format
+        raise ValueError(f"{file} is no picture that can be read: {error}") from None

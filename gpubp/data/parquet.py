@@ -1,0 +1,96 @@
+"""Tables from Parquet files, with PyArrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .opening import File, naming
+from .tables import Piece, Table, check_names, fill, kinds_of, rows_of_a_piece, spelling
+
+__all__ = ["parquet"]
+
+
+def parquet(
+    file: File,
+    *,
+    kinds: Mapping[str, str] | None = None,
+    like: Any = None,
+    max_categories: int = 1000,
+    memory: int = 2**28,
+    cache: File | None = None,
+) -> Table:
+    """Read a Parquet file piece by piece: it may be larger than memory. Needs PyArrow (extra ``parquet``).
+
+    A column of numbers is one of numbers; one of strings, truth values or times one of categories, or text if there are
+    too many of them.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    kinds, like, max_categories, memory, cache
+        As in `csv`.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If PyArrow is not installed.
+    ValueError
+        If it is no whole Parquet file; if a column holds lists or records; if two columns have one name; if a column
+        that was said to be of numbers holds something else.
+    OSError
+        If the file cannot be read.
+    """
+    try:
+        from pyarrow import ArrowException, types
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "Parquet files are read with PyArrow: pip install 'gpubp[parquet]'", name="pyarrow"
+        ) from error
+    with naming(file):
+        try:
+            with open(file, "rb") as stream, ParquetFile(stream, pre_buffer=False) as source:
+                schema = source.schema_arrow
+                told = kinds_of(kinds, like, check_names(schema.names))
+                for field in schema:
+                    if types.is_nested(field.type):
+                        raise ValueError(f"column {field.name!r} holds {field.type}, neither numbers nor categories")
+                    is_number = types.is_integer(field.type) or types.is_floating(field.type)
+                    told.setdefault(field.name, "number" if is_number or types.is_null(field.type) else "category")
+
+                def cells(column: Any, kind: str) -> Any:
+                    numeric = types.is_integer(column.type) or types.is_floating(column.type)
+                    if kind == "number" and (numeric or types.is_null(column.type)):
+                        return column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
+                    values = column.to_pylist()
+                    return ["" if x is None else spelling(x) if numeric else str(x) for x in values]
+
+                def pieces() -> Iterator[Piece]:
+                    first = 1
+                    for batch in source.iter_batches(rows_of_a_piece(len(schema.names))):
+                        columns = zip(schema.names, batch.columns, strict=True)
+                        lines = range(first, first + batch.num_rows)
+                        yield lines, [cells(column, told[name]) for name, column in columns]
+                        first += batch.num_rows
+
+                def texts(name: str) -> np.ndarray:
+                    with open(file, "rb") as again, ParquetFile(again) as opened:
+                        return np.array(cells(opened.read([name]).column(0), "text"))
+
+                return fill(
+                    file, schema.names, told, pieces, texts,
+                    unit="row", missing=("",), max_categories=max_categories, memory=memory, cache=cache,
+                )  # fmt: skip
+        except (ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
+            raise ValueError(f"{os.fspath(file)} is no whole Parquet file: {error}") from None

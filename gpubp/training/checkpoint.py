@@ -1,0 +1,375 @@
+"""Checkpoints of a run: all that it needs to go on as if it had never stopped.
+
+A checkpoint is two files: ``step-00001234.safetensors`` holds the arrays, ``step-00001234.json`` all else and the
+checksums. The second is written last: without it there is none. So at every moment, also after a crash, there is
+the new one or the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.batches import check_at_least_1
+from ..device import is_array, to_numpy
+from ..nn.surgery import load_state, state_of
+from ..tree import Node
+from .callbacks import is_score
+from .files import arrays_in, serialized, write_atomically
+
+__all__ = ["Broken", "Checkpoints"]
+
+FORMAT = "gpubp checkpoint 1"
+MOST_JSON = 1 << 28  #: bytes; a history of millions of rows is smaller
+
+
+class Broken(ValueError):
+    """A checkpoint is not whole, or is none."""
+
+
+class _Found(NamedTuple):
+    """A checkpoint, read and verified."""
+
+    step: int
+    arrays: dict[str, Any]
+    about: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own.
+
+    Parameters
+    ----------
+    folder
+        Its name; it is made when it is needed.
+    every
+        Steps from one checkpoint to the next, or ``"epoch"`` for one at the end of each. There is one at the end of the
+        run, too, and after Ctrl-C.
+    keep
+        How many of the newest ones are kept. With 1, nothing is left if it gets damaged.
+    best
+        Name of a figure of the history, such as ``"val_loss"``: there is a checkpoint at each new row, and the best of
+        them is kept too.
+    maximize
+        Whether the best is the largest; by default of accuracies and other scores.
+
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every: int | str = "epoch",
+        keep: int = 3,
+        best: str | None = None,
+        maximize: bool | None = None,
+    ) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"Checkpoints expects the name of a folder, got {type(folder).__name__}")
+        if isinstance(every, str) and every != "epoch":
+            raise ValueError(f"every must be a number of steps or 'epoch', got {every!r}")
+        if not isinstance(every, str):
+            check_at_least_1("every", every)
+        check_at_least_1("keep", keep)
+        if not isinstance(best, str | None):
+            raise TypeError(f"best must be the name of a figure, as 'val_loss', got {best!r}")
+        self.folder, self.every, self.keep, self.best = Path(folder), every, keep, best
+        self._sign = -1 if best and (is_score(best) if maximize is None else maximize) else 1
+        self._saved: int | None = None
+
+    # -- writing
+
+    def is_due(self, step: int, *, at_row: bool, at_epoch: bool, at_end: bool) -> bool:
+        """Whether there is to be a checkpoint after this step."""
+        if step == self._saved:
+            return False
+        due = at_epoch if isinstance(self.every, str) else step % self.every == 0
+        return due or at_end or (at_row and self.best is not None)
+
+    def save(self, step: int, parts: Mapping[str, Any], *, settings: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        """Write a checkpoint, and then remove those that are no longer wanted.
+
+        Parameters
+        ----------
+        step
+            The number of steps made.
+        parts
+            What the run is made of, by name: nets and other trees of arrays, and objects with ``state()`` and
+            ``load_state()``, whose states are dicts of arrays and of what JSON can hold.
+        settings
+            What must be the same when the run is resumed, as JSON can hold it.
+        row
+            The last row of the history, if it is of this step, else an empty one.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the older ones are still there.
+        """
+        figure = row.get(self.best) if self.best is not None else None
+        if self.best is not None and row and not isinstance(figure, float):
+            known = ", ".join(name for name, x in row.items() if isinstance(x, float))
+            raise ValueError(f"best={self.best!r} is no figure of the history: there are {known}")
+        arrays, others = _gathered(parts)
+        content = serialized(arrays, FORMAT)
+        about = {
+            "format": FORMAT,
+            "step": step,
+            "arrays": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+            "settings": dict(settings),
+            "figure": figure,
+            "parts": others,
+        }
+        text = _to_json(about)
+        about["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(self.folder)
+        write_atomically(self._arrays(step), content)
+        write_atomically(self._json(step), _to_json(about, indent=1).encode())
+        self._saved = step
+        self._remove_old(step)
+
+    def _remove_old(self, newest: int) -> None:
+        """Remove all but the newest and the best; what is newer than the one just written was broken."""
+        steps = self.steps()
+        known = [step for step in steps if step <= newest]
+        wanted = {*known[-self.keep :], *self._best_of(known[: -self.keep])}
+        for step in {*steps, *self._steps("safetensors")} - wanted:
+            self._json(step).unlink(missing_ok=True)
+            self._arrays(step).unlink(missing_ok=True)
+
+    def _best_of(self, older: list[int]) -> list[int]:
+        if self.best is None:
+            return []
+        figures = {}
+        for step in self.steps():
+            try:
+                figures[step] = self._read_json(step)["figure"]
+            except Broken:
+                continue
+        finite = {step: self._sign * x for step, x in figures.items() if isinstance(x, float) and math.isfinite(x)}
+        best = min(finite, key=lambda step: (finite[step], step), default=None)
+        return [step for step in older if step == best]
+
+    # -- reading
+
+    def steps(self) -> list[int]:
+        """Return the steps of which there are checkpoints, whole or not, in order."""
+        return self._steps("json")
+
+    def resume(self, parts: Mapping[str, Any], *, settings: Mapping[str, Any]) -> int | None:
+        """Put the parts of a run in the state of its newest whole checkpoint.
+
+        Checkpoints that are not whole are named in a warning and passed over.
+
+        Parameters
+        ----------
+        parts, settings
+            As for `save`.
+
+        Returns
+        -------
+        int or None
+            The number of its steps; None if there is no checkpoint.
+
+        Raises
+        ------
+        Broken
+            If there are some, but none is whole.
+        ValueError
+            If the checkpoint is of other settings, or does not fit the parts: nothing has changed then.
+        """
+        found = self._newest()
+        if found is None:
+            return None
+        name = str(self._json(found.step))
+        _check_settings(found.about["settings"], json.loads(_to_json(dict(settings))), name)
+        _restore(parts, _parted(found.arrays, found.about["parts"]), name)
+        self._saved = found.step
+        return found.step
+
+    def load_best(self, net: Any) -> int:
+        """Put the best net into a net, and return its step; without `best`, or if no row was saved, the newest."""
+        best = self._best_of(self.steps())
+        found = self._read(best[0]) if best else self._newest()
+        if found is None:
+            raise FileNotFoundError(f"there is no checkpoint in {self.folder}")
+        load_state(net, _parted(found.arrays, {})["net"], str(self._arrays(found.step)), "checkpoint")
+        return found.step
+
+    def _newest(self) -> _Found | None:
+        faults: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                found = self._read(step)
+            except Broken as fault:
+                faults.append(str(fault))
+                continue
+            if faults:
+                warnings.warn(
+                    f"{'; '.join(faults)}: taken is the one before, of step {step}", RuntimeWarning, stacklevel=4
+                )
+            return found
+        if faults:
+            raise Broken(f"no checkpoint in {self.folder} is whole: {'; '.join(faults)}")
+        return None
+
+    def _read(self, step: int) -> _Found:
+        about, file = self._read_json(step), self._arrays(step)
+        try:
+            size = file.stat().st_size
+            expected = about["arrays"]["bytes"]
+            if size != expected:
+                raise Broken(f"{file} has {size} bytes, where {expected} were written")
+            content = file.read_bytes()
+        except FileNotFoundError:
+            raise Broken(f"{self._json(step)} is there, but its arrays in {file.name} are not") from None
+        if hashlib.sha256(content).hexdigest() != about["arrays"]["sha256"]:
+            raise Broken(f"{file} is damaged: it has another checksum than it was written with")
+        return _Found(step, arrays_in(content, str(file)), about)
+
+    def _read_json(self, step: int) -> dict[str, Any]:
+        file = self._json(step)
+        if file.stat().st_size > MOST_JSON:
+            raise Broken(f"{file} is no checkpoint: it has {file.stat().st_size} bytes")
+        try:
+            about = json.loads(file.read_bytes(), object_hook=_decoded)
+        except (ValueError, RecursionError) as error:
+            raise Broken(f"{file} is damaged: {error}") from None
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise Broken(f"{file} is no checkpoint of this version of gpubp")
+        digest = about.pop("sha256", None)
+        if hashlib.sha256(_to_json(about).encode()).hexdigest() != digest or about["step"] != step:
+            raise Broken(f"{file} is damaged: it has another checksum than it was written with")
+        return about
+
+    def _steps(self, suffix: str) -> list[int]:
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return sorted(int(found[1]) for name in names if (found := re.fullmatch(rf"step-(\d{{8,18}})\.{suffix}", name)))
+
+    def _json(self, step: int) -> Path:
+        return self.folder / f"step-{step:08}.json"
+
+    def _arrays(self, step: int) -> Path:
+        return self.folder / f"step-{step:08}.safetensors"
+
+    def __repr__(self) -> str:
+        return f"Checkpoints({str(self.folder)!r}, every={self.every!r}, keep={self.keep}, best={self.best!r})"
+
+
+# -- the parts of a run
+
+
+def _state_of(part: Any) -> dict[str, Any]:
+    return dict(part.state()) if hasattr(part, "state") else state_of(part)
+
+
+def _load(part: Any, state: dict[str, Any], name: str) -> None:
+    if isinstance(part, Node) or not hasattr(part, "state"):
+        load_state(part, state, name, "checkpoint")
+    else:
+        part.load_state(state)
+
+
+def _gathered(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The arrays of all parts, on the host, under part and name, and for each part all else."""
+    arrays: dict[str, Any] = {}
+    others: dict[str, dict[str, Any]] = {}
+    for part, x in parts.items():
+        state = _state_of(x)
+        arrays |= {f"{part}/{name}": to_numpy(value) for name, value in state.items() if is_array(value)}
+        others[part] = {name: value for name, value in state.items() if not is_array(value)}
+    return arrays, others
+
+
+def _parted(arrays: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Undo `_gathered`."""
+    found = {part: dict(state) for part, state in others.items()}
+    for path, x in arrays.items():
+        part, _, name = path.partition("/")
+        found.setdefault(part, {})[name] = x
+    return found
+
+
+def _restore(parts: Mapping[str, Any], states: Mapping[str, dict[str, Any]], name: str) -> None:
+    """Load every part, or, where one does not fit, none."""
+    if parts.keys() != states.keys():
+        raise ValueError(f"{name} holds {', '.join(states)}, but this run has {', '.join(parts)}")
+    done: list[tuple[Any, dict[str, Any]]] = []
+    try:
+        for part, x in parts.items():
+            done.append((x, _state_of(x)))
+            try:
+                _load(x, states[part], name)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{name} does not fit the {part} of this run: {error}") from error
+    except BaseException:
+        for x, before in reversed(done):
+            _load(x, before, "the state before")
+        raise
+
+
+def _check_settings(there: Mapping[str, Any], here: Mapping[str, Any], name: str) -> None:
+    faults = [
+        f"{key} is {here.get(key)!r}, and was {there.get(key)!r}"
+        for key in {**there, **here}
+        if here.get(key) != there.get(key)
+    ]
+    if faults:
+        raise ValueError(f"the run of {name} cannot go on with other settings: {'; '.join(faults)}")
+
+
+# -- JSON
+
+
+def _to_json(x: Any, indent: int | None = None) -> str:
+    return json.dumps(_encoded(x), allow_nan=False, sort_keys=True, indent=indent, ensure_ascii=False)
+
+
+def _encoded(x: Any) -> Any:
+    """Numbers that JSON lacks as {"float": "inf"}, and integers of other types as such."""
+    if isinstance(x, float):
+        return x if math.isfinite(x) else {"float": repr(float(x))}
+    if isinstance(x, Mapping):
+        return {str(key): _encoded(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_encoded(value) for value in x]
+    return int(x) if isinstance(x, Integral) and not isinstance(x, bool) else x
+
+
+def _decoded(x: dict[str, Any]) -> Any:
+    return float(x["float"]) if x.keys() == {"float"} and x["float"] in ("inf", "-inf", "nan") else x
+
+
+# -- the folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what was left by processes that were killed while they wrote."""
+    for file in folder.glob(".step-*.part"):
+        owner = file.name.split(".")[-2]
+        if owner.isdecimal() and int(owner) != os.getpid() and not _is_running(int(owner)):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # where os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

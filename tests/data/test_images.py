@@ -1,0 +1,141 @@
+import sys
+
+import numpy as np
+import pytest
+
+from gpubp.data import batches, image_folder
+
+Image = pytest.importorskip("PIL.Image")
+RNG = np.random.default_rng(0)
+
+
+def pixels(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def put(tmp_path):
+    def put(name, array, **options):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(file, **options)
+        return array
+
+    return put
+
+
+def test_grey_pictures_and_their_labels(put, tmp_path):
+    arrays = [put(name, pixels(4, 6)) for name in ("cat/a.png", "cat/more/b.bmp", "dog/a.png")]
+    (tmp_path / "cat" / ".hidden").write_text("")
+    (tmp_path / "cat" / "Thumbs.db").write_text("")
+    (tmp_path / "read.me").write_text("")
+    images, labels, classes = image_folder(tmp_path)
+    assert (len(images), images.shape, images.ndim, images.dtype) == (3, (3, 4, 6, 1), 4, np.uint8)
+    assert classes == ("cat", "dog")
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(images.take(np.array([2, 0, 1, 0]))[..., 0], [arrays[k] for k in (2, 0, 1, 0)])
+    assert images.take(np.array([], np.int64)).shape == (0, 4, 6, 1)
+
+
+def test_colours(put, tmp_path):
+    grey, colour = put("a/grey.png", pixels(3, 5)), put("a/red.png", pixels(3, 5, 3))
+    alpha = put("b/alpha.png", pixels(3, 5, 4))
+    images = image_folder(tmp_path).images
+    assert images.shape == (3, 3, 5, 3)
+    expected = [np.repeat(grey[..., None], 3, -1), colour, alpha[..., :3]]
+    np.testing.assert_array_equal(images.take(np.arange(3)), expected)
+    images = image_folder(tmp_path, channels=1).images
+    assert images.shape == (3, 3, 5, 1)
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(images.take(np.array([1]))[0, ..., 0], luma, atol=1)
+
+
+def test_sixteen_bits(put, tmp_path):
+    array = RNG.integers(0, 2**16, (3, 4), dtype=np.uint16)
+    put("a.png", array)
+    images, labels, classes = image_folder(tmp_path)
+    np.testing.assert_array_equal(images.take(np.array([0]))[0, ..., 0], array >> 8)
+    assert labels is None
+    assert classes == ()
+
+
+def test_size(put, tmp_path):
+    wide = np.zeros((10, 40), np.uint8)
+    wide[:, 10:30] = 200  # what is in the middle stays
+    put("wide.png", wide)
+    put("whole.png", pixels(5, 5))
+    images = image_folder(tmp_path, size=5).images
+    assert images.shape == (2, 5, 5, 1)
+    np.testing.assert_array_equal(images.take(np.array([1]))[0], 200)
+    assert image_folder(tmp_path, size=(4, 7)).images.take(np.array([0, 1])).shape == (2, 4, 7, 1)
+    message = r"wide\.png is of 10 x 40 pixels \(height x width\), but .*whole\.png of 5 x 5; size=\(5, 5\) brings"
+    with pytest.raises(ValueError, match=message):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, (3, 0), (1, 2, 3)])
+def test_bad_size(tmp_path, size):
+    with pytest.raises(ValueError, match="size must be a height and a width, or one number from 1 for both, got"):
+        image_folder(tmp_path, size=size)
+
+
+def test_bad_channels(tmp_path):
+    with pytest.raises(ValueError, match="channels must be 1 or 3, got 4"):
+        image_folder(tmp_path, channels=4)
+
+
+def test_batches_of_pictures(put, tmp_path):
+    arrays = [put(f"{'ab'[k % 2]}/{k}.png", pixels(3, 4)) for k in range(6)]
+    images, labels, _ = image_folder(tmp_path)
+    found = [(x, y) for x, y in batches((images, labels), 4)]
+    np.testing.assert_array_equal(found[1][0][..., 0], [arrays[3], arrays[5]])
+    assert found[1][1].tolist() == [1, 1]
+
+
+def test_a_file_that_is_no_picture(put, tmp_path):
+    put("a/1.png", pixels(3, 3))
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"notes\.txt is no picture that can be read: "):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "bmp", "gif"])
+def test_a_truncated_picture(put, tmp_path, form):
+    file = tmp_path / "a" / f"1.{form}"
+    put(f"a/1.{form}", pixels(60, 60))
+    file.write_bytes(file.read_bytes()[:1500])
+    images = image_folder(tmp_path).images  # only the header is read
+    with pytest.raises(ValueError, match=rf"1\.{form} is no whole picture: "):
+        images.take(np.array([0]))
+
+
+def test_a_picture_that_has_changed(put, tmp_path):
+    put("1.png", pixels(3, 4))
+    images = image_folder(tmp_path).images
+    put("1.png", pixels(3, 5))
+    with pytest.raises(ValueError, match=r"1\.png has changed: its size was 3 x 4"):
+        images.take(np.array([0]))
+
+
+def test_thirty_two_bits(put, tmp_path):
+    put("1.tiff", np.ones((3, 3), np.float32))
+    with pytest.raises(ValueError, match=r"1\.tiff is no picture that can be read: its pixels have 32 bits"):
+        image_folder(tmp_path)
+
+
+def test_a_folder_without_pictures(put, tmp_path):
+    with pytest.raises(ValueError, match="there are no pictures in"):
+        image_folder(tmp_path)
+    put("a/1.png", pixels(3, 3))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match=r"there are no pictures in .*b"):
+        image_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        image_folder(tmp_path / "c")
+
+
+def test_without_pillow(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pictures are read with Pillow: pip install 'gpubp\[images\]'"):
+        image_folder(tmp_path)
