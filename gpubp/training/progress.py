@@ -63,10 +63,9 @@ class Bar(Progress):
         from tqdm.auto import tqdm
 
         self.known: dict[str, Any] = {}  # figures of the last row stay in sight
-        size: dict[str, Any] = {"dynamic_ncols": True} if _says_its_size() else {"ncols": 100, "nrows": 20}
-        self.bar = tqdm(
-            total=total, initial=done, unit=" samples", unit_scale=True, bar_format=FORMAT, file=sys.stderr, **size
-        )
+        size: dict[str, Any] = {"dynamic_ncols": True} if _says_its_size() else {"ncols": 120, "nrows": 20}
+        look = {"unit": " samples", "unit_scale": True, "bar_format": FORMAT}
+        self.bar = tqdm(total=total, initial=done, file=sys.stderr, **look, **size)
 
     def show(self, where: str, done: int, figures: Mapping[str, Any]) -> None:
         self.known |= figures
