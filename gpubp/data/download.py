@@ -110,9 +110,9 @@ def find(files: FileSet, data_dir: str | os.PathLike[str] | None = None) -> Path
         If files are missing or other than expected; the message says which, and where they can be had.
     """
     own = _own_folder(files, data_dir)
-    for place in (own, own.parent, *filter(None, [files.installed])):
-        if not _faults(files, Path(place)):
-            return Path(place)
+    for place in [own, own.parent] + [Path(files.installed)] * bool(files.installed):
+        if not _faults(files, place):
+            return place
     faults = "; ".join(_faults(files, own))
     raise FileNotFoundError(f"the data set {files.name} is not in {own}: {faults}.\n{_by_hand(files, own)}")
 
