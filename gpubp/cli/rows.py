@@ -192,11 +192,11 @@ class ArrayRows:
         if (self.y == self.y[0]).all():
             raise BadInput(f"the targets of {self.name} have one value only, {self.y[0]}: nothing to learn")
         if self.task == "regression" or (self.task is None and self.y.dtype.kind == "f"):
-            return Encoding((), task="regression")
+            return Encoding((), target="y", task="regression")
         classes = self._classes or self._spelled()[0]
         if self.task == "binary" and len(classes) > 2:
             raise BadInput(f"the task is binary, but the targets of {self.name} have {len(classes)} values")
-        return Encoding((), task="binary" if len(classes) == 2 else "classes", classes=classes)
+        return Encoding((), target="y", task="binary" if len(classes) == 2 else "classes", classes=classes)
 
     def __len__(self) -> int:
         return len(self.x)
