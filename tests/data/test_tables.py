@@ -139,13 +139,22 @@ def test_kinds_that_are_told(write):
 
 
 def test_text_of_many_values_is_not_kept(write):
-    file = write("id,x\n" + "".join(f"u{k},{k % 3}\n" for k in range(30)))
+    file = write("id,x\n" + "".join(f" u{k},{k % 3}\n" for k in range(30)) + "NA,0\n")
     table = csv(file, max_categories=20)
     assert table.kinds["id"] == "text"
     assert "more than 20 different values" in table.report()
-    assert table["id"].tolist() == [f"u{k}" for k in range(30)]  # read from the file
-    assert table["x"].tolist() == [k % 3 for k in range(30)]
+    assert table["id"].tolist() == [*(f"u{k}" for k in range(30)), ""]  # read from the file
+    assert table["x"].tolist() == [*(k % 3 for k in range(30)), 0]
     assert csv(file, max_categories=30).kinds["id"] == "category"
+
+
+def test_dates_and_decimal_commas_are_reported(write):
+    file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
+    table = csv(file)
+    assert table.doubt("day") == "'2020-01-31' looks like a date"
+    assert table.doubt("time") == "'1.2.99 10:00' looks like a date"
+    assert table.doubt("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
+    assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
 
 
 def test_a_column_without_cells(write):
@@ -220,6 +229,10 @@ def test_cache(write, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "cache" / "numbers.npy"), table.numbers)
     np.testing.assert_array_equal(np.load(tmp_path / "cache" / "codes.npy"), table.codes)
     assert table["city"].tolist() == ["London", "", "Göttingen"]
+    again = csv(write("a,b\n1,x\n"), cache=tmp_path / "cache")  # takes the place of the files, not of the table
+    assert again["a"].tolist() == [1]
+    np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
 def test_more_than_memory(tmp_path):
