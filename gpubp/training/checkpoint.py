@@ -31,6 +31,7 @@ __all__ = ["Broken", "Checkpoints"]
 
 FORMAT = "gpubp checkpoint 1"
 _DICTS = ("settings", "row", "parts")
+AVERAGES = "average/average "  #: how names of arrays begin that `gpubp.optim.Average` keeps
 _STEP = "step-([0-9]{8}|[1-9][0-9]{8,17})"
 MOST_JSON = 1 << 28  #: bytes; a history of millions of rows is smaller
 
@@ -196,12 +197,17 @@ class Checkpoints:
         return found.step
 
     def load_best(self, net: Any) -> int:
-        """Put the best net into a net, and return its step; without `best`, or if no row was saved, the newest."""
+        """Put the best net, or its averages if the run has them, into a net of that form, and return its step.
+
+        Without `best`, or if no row was saved, it is the newest.
+        """
         best = self._best_of(self.steps())
         found = self._newest() if best is None else self._read(best)
         if found is None:
             raise FileNotFoundError(f"there is no checkpoint in {self.folder}")
-        load_state(net, _parted(found.arrays, {})["net"], str(self._arrays(found.step)), "checkpoint")
+        start = AVERAGES if any(name.startswith(AVERAGES) for name in found.arrays) else "net/"
+        arrays = {name.removeprefix(start): x for name, x in found.arrays.items() if name.startswith(start)}
+        load_state(net, arrays, str(self._arrays(found.step)), "checkpoint")
         return found.step
 
     def _newest(self) -> _Found | None:

@@ -95,8 +95,8 @@ def _check_name(file: Any) -> None:
         )
 
 
-# -- safetensors: the length of a header, the header in JSON, the bytes of the arrays one after another. They are written
-# and read here, piece by piece: the package of that name makes copies of all, and for NumPy it knows no bfloat16.
+# -- safetensors: the length of a header, the header in JSON, the bytes of the arrays one after another. Written and
+# read piece by piece here: the package of that name makes copies of all, and for NumPy it knows no bfloat16.
 
 
 def in_pieces(arrays: Mapping[str, Any], kind: str) -> list[Any]:
@@ -204,11 +204,12 @@ def write_atomically(file: str | os.PathLike[str], content: bytes | Sequence[Any
         If it cannot be written; the old one is still there.
     """
     path = Path(file)
+    pieces: Sequence[Any] = [content] if isinstance(content, bytes) else content
     remove_leftovers(path.parent, re.escape(path.name))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
-            for piece in (content,) if isinstance(content, bytes) else content:
+            for piece in pieces:
                 stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
