@@ -235,6 +235,7 @@ def test_cache(write, tmp_path):
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
+@pytest.mark.slow
 def test_more_than_memory(tmp_path):
     rng, file = np.random.default_rng(0), tmp_path / "large.csv"
     with open(file, "w") as stream:
@@ -261,6 +262,7 @@ cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)
 def test_any_bytes(text, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "any.csv"
     file.write_bytes(text)
+    tracemalloc.start()
     try:
         table = csv(file)
     except (ValueError, OSError) as error:
@@ -270,3 +272,6 @@ def test_any_bytes(text, tmp_path_factory):
         assert "any.csv" in table.report()
         for name in table.names:
             assert len(table[name]) == len(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
