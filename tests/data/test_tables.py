@@ -29,6 +29,7 @@ def test_numbers_and_categories(write):
     np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
     assert table["age"].dtype == np.float64
     assert table["city"].tolist() == ["London", "", "Göttingen"]
+    assert table.missing == {"name": 0, "age": 1, "city": 1}
     assert table.categories("city") == ("London", "Göttingen")
     np.testing.assert_array_equal(table.codes, [[0, 0], [1, -1], [2, 1]])
 
@@ -111,7 +112,8 @@ def test_text_in_a_number_column_is_reported(write):
     assert table.kinds["age"] == "category"
     assert table["age"].tolist() == ["abc" if k == 15 else str(k % 7) for k in range(40)]
     assert table.doubt("age") == "line 17 holds 'abc' where 39 cells are numbers"
-    assert table.doubt("id") == "it counts the rows"
+    assert table.doubt("id") is None
+    assert table.remark("id") == "it counts the rows"
     assert "! line 17 holds 'abc' where 39 cells are numbers" in table.report()
     with pytest.raises(ValueError, match=r"table\.csv: line 17: column 'age' holds 'abc', which is no number"):
         csv(file, kinds={"age": "number"})
@@ -151,9 +153,9 @@ def test_text_of_many_values_is_not_kept(write):
 def test_dates_and_decimal_commas_are_reported(write):
     file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
     table = csv(file)
-    assert table.doubt("day") == "'2020-01-31' looks like a date"
-    assert table.doubt("time") == "'1.2.99 10:00' looks like a date"
-    assert table.doubt("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
+    assert table.remark("day") == "'2020-01-31' looks like a date"
+    assert table.remark("time") == "'1.2.99 10:00' looks like a date"
+    assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
     assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
 
 
