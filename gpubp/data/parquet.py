@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from .opening import File, naming
 from .tables import Piece, Table, check_names, fill, kinds_of, rows_of_a_piece, spelling
 
@@ -58,38 +56,33 @@ def parquet(
         ) from error
     with naming(file):
         try:
-            with open(file, "rb") as stream, ParquetFile(stream, pre_buffer=False) as source:
-                schema = source.schema_arrow
-                told = kinds_of(kinds, like, check_names(schema.names))
-                for field in schema:
-                    if types.is_nested(field.type):
-                        raise ValueError(f"column {field.name!r} holds {field.type}, neither numbers nor categories")
-                    is_number = types.is_integer(field.type) or types.is_floating(field.type)
-                    told.setdefault(field.name, "number" if is_number or types.is_null(field.type) else "category")
+            with open(file, "rb") as stream:
+                schema = ParquetFile(stream, pre_buffer=False).schema_arrow
+            told = kinds_of(kinds, like, check_names(schema.names))
+            is_number = [types.is_integer(t) or types.is_floating(t) or types.is_null(t) for t in schema.types]
+            for field, numeric in zip(schema, is_number, strict=True):
+                if types.is_nested(field.type):
+                    raise ValueError(f"column {field.name!r} holds {field.type}, neither numbers nor categories")
+                told.setdefault(field.name, "number" if numeric else "category")
 
-                def cells(column: Any, kind: str) -> Any:
-                    numeric = types.is_integer(column.type) or types.is_floating(column.type)
-                    if kind == "number" and (numeric or types.is_null(column.type)):
-                        return column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
-                    values = column.to_pylist()
-                    return ["" if x is None else spelling(x) if numeric else str(x) for x in values]
+            def cells(column: Any, numeric: bool, kind: str) -> Any:
+                if numeric and kind == "number":
+                    return column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
+                return ["" if x is None else spelling(x) if numeric else str(x) for x in column.to_pylist()]
 
-                def pieces() -> Iterator[Piece]:
-                    first = 1
+            def pieces() -> Iterator[Piece]:
+                first = 1
+                with open(file, "rb") as stream:
+                    source = ParquetFile(stream, pre_buffer=False)
                     for batch in source.iter_batches(rows_of_a_piece(len(schema.names))):
-                        columns = zip(schema.names, batch.columns, strict=True)
+                        columns = zip(batch.columns, is_number, schema.names, strict=True)
                         lines = range(first, first + batch.num_rows)
-                        yield lines, [cells(column, told[name]) for name, column in columns]
+                        yield lines, [cells(column, numeric, told[name]) for column, numeric, name in columns]
                         first += batch.num_rows
 
-                def texts(name: str) -> np.ndarray:
-                    with open(file, "rb") as again, ParquetFile(again) as opened:
-                        return np.array(cells(opened.read([name]).column(0), "text"))
-
-                return fill(
-                    file, schema.names, told, pieces, texts,
-                    unit="row", missing=("",), max_categories=max_categories, memory=memory, cache=cache,
-                )  # fmt: skip
+            return fill(
+                file, schema.names, told, pieces, unit="row", max_categories=max_categories, memory=memory, cache=cache
+            )
         except (ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.filename is not None:
                 raise

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextvars import copy_context
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["ahead"]
+from ..device import Device
+
+__all__ = ["ahead", "uploader"]
 
 T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T], n: int) -> Iterator[T]:
+def ahead(items: Iterable[T], n: int) -> Generator[T, None, None]:
     """Yield items that a thread makes, up to `n` of them ahead.
 
     An exception in the thread is raised here in its turn, with its traceback. The thread ends with the items, or when
@@ -58,3 +63,12 @@ def _work(items: Iterable[Any], ready: SimpleQueue[Any], room: threading.Semapho
         ready.put(_END)
     except BaseException as error:
         ready.put(_Failed(error))
+
+
+@cache
+def uploader(device: Device) -> Any:
+    """Return what copies batches to a device while it computes, or None where nothing does."""
+    name = f"{__package__.partition('.')[0]}.kernels.{device.library}"
+    if "." in device.library or find_spec(name) is None or find_spec(f"{name}.transfer") is None:
+        return None
+    return import_module(f"{name}.transfer").Uploader(device)

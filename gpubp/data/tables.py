@@ -6,6 +6,7 @@ import csv as csv_module
 import io
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,11 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 _CELLS = 2**15  # of a piece
 _HEADER = 128  # bytes of an .npy file before its data
 
+_UNUSUAL = {
+    "date": re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./-]\d\d?[./-]\d{2}(\d{2})?([ T].*)?"),
+    "number with a decimal comma (decimal=',')": re.compile(r"[+-]?\d+,\d+"),
+}
+
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
 
 
@@ -43,7 +49,7 @@ class Table:
     numbers, codes
         One row for each of the file's: the number columns in float64, where NaN is missing; of the other columns which
         of its categories a cell is, -1 if it is missing. They are arrays in memory or memory-mapped files.
-    texts
+    text
         A function that reads a text column from the file, by name.
     """
 
@@ -53,12 +59,13 @@ class Table:
         columns: Sequence[_Column],
         numbers: np.ndarray,
         codes: np.ndarray,
-        texts: Callable[[str], np.ndarray],
+        text: Callable[[str], np.ndarray],
     ) -> None:
-        self.file, self.numbers, self.codes, self._texts = os.fspath(file), numbers, codes, texts
+        self.file, self.numbers, self.codes, self._text = os.fspath(file), numbers, codes, text
         self._columns = {column.name: column for column in columns}
         self.names = tuple(self._columns)  #: of the columns, in the file's order
         self.kinds = {column.name: column.kind for column in columns}  #: of each column, one of `KINDS`
+        self.missing = {column.name: column.missing for column in columns}  #: of each column, how many cells
         self.place: dict[str, int] = {}  #: of each column, in `numbers` or `codes`
         for is_number in (True, False):
             names = [name for name, kind in self.kinds.items() if (kind == "number") == is_number]
@@ -77,7 +84,7 @@ class Table:
             numbers: np.ndarray = self.numbers[:, self.place[name]]
             return numbers
         if kind == "text":
-            return self._texts(name)
+            return self._text(name)
         cells: np.ndarray = np.array([*self.categories(name), ""])[self.codes[:, self.place[name]]]
         return cells
 
@@ -91,11 +98,19 @@ class Table:
         """Return the values of a category column, in the order of their first cells; `codes` counts in it."""
         return tuple(self._columns[name].values)
 
-    def doubt(self, name: str) -> str | None:
-        """Return what is strange in a column: few of its cells are no numbers, or it does no more than count rows."""
+    def remark(self, name: str) -> str | None:
+        """Return what is strange in a column: its `doubt`; that it counts the rows; that it holds dates."""
         column = self._columns[name]
-        if column.kind == "number" and column.counts_rows and column.high - column.low >= 9:
-            return "it counts the rows"
+        if column.kind == "number":
+            return "it counts the rows" if column.counts_rows and column.high - column.low >= 9 else None
+        for what, pattern in _UNUSUAL.items():
+            if pattern.fullmatch(column.first):
+                return f"{_shown(column.first)} looks like a {what}"
+        return self.doubt(name)
+
+    def doubt(self, name: str) -> str | None:
+        """Return the sentence that says why a column whose cells are mostly numbers is not one of numbers."""
+        column = self._columns[name]
         if column.example is None or column.good < column.bad:
             return None
         (line, cell), rest = column.example, column.bad - 1
@@ -109,21 +124,24 @@ class Table:
         for name, column in self._columns.items():
             line = f"  {name:{width}}  {column.kind:8}  {column.summary(len(self))}"
             lines.append(line + (f", {column.missing} missing" if column.missing else ""))
-            if doubt := self.doubt(name):
-                lines.append(f"  {'':{width}}  ! {doubt}")
+            if remark := self.remark(name):
+                lines.append(f"  {'':{width}}  ! {remark}")
         return "\n".join(lines)
 
 
 class _Column:
     """What has been found of a column so far; it turns cells to numbers, or to codes of categories."""
 
-    def __init__(self, name: str, kind: str | None, unit: str, missing: frozenset[str], most: int) -> None:
+    def __init__(
+        self, name: str, kind: str | None, *, unit: str, missing: frozenset[str], decimal: str, most: int
+    ) -> None:
         self.name, self.kind, self.is_told, self.unit = name, kind or "number", kind is not None, unit
-        self._missing, self._most = missing, most
+        self._missing, self._decimal, self._most = missing, decimal, most
         self.missing = self.good = self.bad = 0
         self.example: tuple[int, str] | None = None  # the first cell that is no number, and its line
         self.low, self.high = math.inf, -math.inf
         self.counts_rows, self._last = True, math.nan  # whether each number is one more than that before
+        self.first = ""  # category
         self.values: list[str] = []
         self.counts = np.zeros(0, np.int64)
         self._index: dict[str, int] = {}
@@ -153,6 +171,8 @@ class _Column:
         if isinstance(cells, np.ndarray):
             self.good += len(cells)
             return cells
+        if self._decimal != ".":
+            cells = [cell.replace(self._decimal, ".") for cell in cells]
         try:
             if "_" in "".join(cells):  # which float() would pass over
                 raise ValueError
@@ -182,6 +202,7 @@ class _Column:
             if None not in codes:
                 return codes
             codes = [self._code(cell) if code is None else code for code, cell in zip(codes, cells, strict=True)]
+            self.first = self.first or next(iter(self.values), "")
             if len(self.values) <= self._most:
                 return codes
             self.kind, self.values, self._index, self.counts = "text", [], {}, self.counts[:0]
@@ -217,6 +238,7 @@ class Store:
 
     def __init__(self, dtype: Any, limit: int, file: Path | None) -> None:
         self._dtype, self._limit, self._file = np.dtype(dtype), limit, file
+        self._part = Path(f"{file}.{os.getpid()}.part")
         self._parts: list[np.ndarray] = []
         self._rows = self._width = 0
         self._stream: Any = None
@@ -232,7 +254,7 @@ class Store:
 
     def _write(self) -> None:
         if self._stream is None:
-            self._stream = tempfile.TemporaryFile() if self._file is None else open(self._file, "w+b")  # noqa: SIM115
+            self._stream = tempfile.TemporaryFile() if self._file is None else open(self._part, "w+b")  # noqa: SIM115
             self._stream.write(bytes(_HEADER))
         for part in self._parts:
             self._stream.write(part)
@@ -251,6 +273,8 @@ class Store:
             self._stream.seek(0)
             self._stream.write(header.getvalue())
             self._stream.flush()
+            if self._file is not None:  # in the place of an older one, which may be mapped
+                os.replace(self._part, self._file)
             if not self._rows * self._width:
                 return np.empty(shape, self._dtype)
             return np.asarray(np.memmap(self._stream, self._dtype, "r", _HEADER, shape))
@@ -263,7 +287,9 @@ def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -
             raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, names)}")
         if kind not in KINDS:
             raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
-    return {name: kind for name, kind in (like.kinds if like else {}).items() if name in names} | dict(kinds or {})
+    return {name: kind for name, kind in ({} if like is None else like.kinds).items() if name in names} | dict(
+        kinds or {}
+    )
 
 
 def rows_of_a_piece(width: int) -> int:
@@ -276,10 +302,10 @@ def fill(
     names: Sequence[str],
     kinds: Mapping[str, str],
     pieces: Callable[[], Iterable[Piece]],
-    texts: Callable[[str], np.ndarray],
     *,
     unit: str,
-    missing: Iterable[str],
+    missing: Iterable[str] = ("",),
+    decimal: str = ".",
     max_categories: int,
     memory: int,
     cache: File | None,
@@ -290,17 +316,28 @@ def fill(
     spellings = frozenset(spelling.strip().lower() for spelling in missing)
 
     def read(kinds: Mapping[str, str]) -> tuple[list[_Column], np.ndarray, np.ndarray]:
-        columns = [_Column(name, kinds.get(name), unit, spellings, max_categories) for name in names]
+        columns = [
+            _Column(name, kinds.get(name), unit=unit, missing=spellings, decimal=decimal, most=max_categories)
+            for name in names
+        ]
         stores = [
             Store(dtype, memory, None if cache is None else Path(cache, name))
             for dtype, name in ((np.float64, "numbers.npy"), (np.int32, "codes.npy"))
         ]
         for lines, cells in pieces():
+            if not len(lines):
+                continue
             parts = [column.take(part, lines) for column, part in zip(columns, cells, strict=True)]
             for store, kind in zip(stores, "fi", strict=True):
                 store.append([part for part in parts if part.dtype.kind == kind], len(lines))
         numbers, codes = (store.array() for store in stores)
         return columns, numbers, codes
+
+    def text(name: str) -> np.ndarray:
+        place = list(names).index(name)
+        with naming(file):
+            cells = [cell.strip() for _, columns in pieces() for cell in columns[place]]
+        return np.array(["" if cell.lower() in spellings else cell for cell in cells])
 
     columns, numbers, codes = read(kinds)
     if doubtful := {column.name: column for column in columns if column.kind == "number" and column.bad}:
@@ -311,7 +348,7 @@ def fill(
                 column.good, column.bad, column.example = seen.good, seen.bad, seen.example
     if not len(numbers):
         raise ValueError(f"{os.fspath(file)} has no rows of data")
-    return Table(file, columns, numbers, codes, texts)
+    return Table(file, columns, numbers, codes, text)
 
 
 # -- CSV
@@ -325,6 +362,7 @@ def csv(
     kinds: Mapping[str, str] | None = None,
     like: Any = None,
     missing: Iterable[str] = MISSING,
+    decimal: str = ".",
     encoding: str = "utf-8",
     max_categories: int = 1000,
     memory: int = 2**28,
@@ -350,6 +388,8 @@ def csv(
         A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
     missing
         Spellings of a missing cell, in capital or small letters.
+    decimal
+        What stands before a number's fraction, such as ``","``.
     encoding
         Of the file's characters; a byte order mark is passed over.
     max_categories
@@ -375,8 +415,8 @@ def csv(
     with naming(file):
         form = _Form(file, header, delimiter, encoding)
         return fill(
-            file, form.names, kinds_of(kinds, like, form.names), form.pieces, form.text,
-            unit="line", missing=missing, max_categories=max_categories, memory=memory, cache=cache,
+            file, form.names, kinds_of(kinds, like, form.names), form.pieces,
+            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
@@ -432,10 +472,6 @@ class _Form:
                     wanted = "the first line has" if not self._has_header else "there are names for"
                     raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {_shown(','.join(row))}")
             yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
-
-    def text(self, name: str) -> np.ndarray:
-        place = self.names.index(name)
-        return np.array([cell.strip() for _, cells in self.pieces() for cell in cells[place]])
 
 
 class _Lines:

@@ -1,4 +1,4 @@
-"""Training loops, callbacks, metrics, files of parameters, and the example that ``gpubp train`` runs."""
+"""Training loops, callbacks, metrics, files of parameters."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Callback:
     """
 
     def on_start(self, run: Run) -> None:
-        """Before the first step; of a resumed run, with its position and history, before `load_state`."""
+        """Before the first step (``run.step`` is 0); or, of a resumed run, after `load_state`, before the next one."""
 
     def on_step(self, run: Run) -> None:
         """After each step. ``run.value`` is its loss, where the net is: reading it waits for the device."""
@@ -39,7 +39,7 @@ class Callback:
         """After each new row of the history, ``run.history[-1]``: at the end of an epoch, or every so many steps."""
 
     def on_end(self, run: Run) -> None:
-        """After the last step, also where an error ends the run."""
+        """After the last step, unless an error has ended the run."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must keep, by name: arrays, and what JSON can hold."""
@@ -121,8 +121,9 @@ class EarlyStopping(Callback):
         self._monitor, self._best = _Monitor(monitor, maximize, threshold), dict[str, Any]()
 
     def on_start(self, run: Run) -> None:
-        self._monitor.clear()
-        self._best = {}
+        if run.step == 0:
+            self._monitor.clear()
+            self._best = {}
 
     def on_report(self, run: Run) -> None:
         if self._monitor.improved(run.history[-1]):

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..data.batches import check_at_least_1
 from ..device import is_array, to_numpy
@@ -28,6 +28,7 @@ from .files import arrays_in, serialized, write_atomically
 __all__ = ["Broken", "Checkpoints"]
 
 FORMAT = "gpubp checkpoint 1"
+_DICTS = ("arrays", "settings", "parts")
 MOST_JSON = 1 << 28  #: bytes; a history of millions of rows is smaller
 
 
@@ -152,7 +153,7 @@ class Checkpoints:
         figures = {}
         for step in self.steps():
             try:
-                figures[step] = self._read_json(step)["figure"]
+                figures[step] = self._read_json(step).get("figure")
             except Broken:
                 continue
         finite = {step: self._sign * x for step, x in figures.items() if isinstance(x, float) and math.isfinite(x)}
@@ -225,16 +226,18 @@ class Checkpoints:
     def _read(self, step: int) -> _Found:
         about, file = self._read_json(step), self._arrays(step)
         try:
-            size = file.stat().st_size
-            expected = about["arrays"]["bytes"]
+            size, expected = file.stat().st_size, about["arrays"].get("bytes")
             if size != expected:
                 raise Broken(f"{file} has {size} bytes, where {expected} were written")
             content = file.read_bytes()
         except FileNotFoundError:
             raise Broken(f"{self._json(step)} is there, but its arrays in {file.name} are not") from None
-        if hashlib.sha256(content).hexdigest() != about["arrays"]["sha256"]:
+        if hashlib.sha256(content).hexdigest() != about["arrays"].get("sha256"):
             raise Broken(f"{file} is damaged: it has another checksum than it was written with")
-        return _Found(step, arrays_in(content, str(file)), about)
+        try:
+            return _Found(step, arrays_in(content, str(file)), about)
+        except ValueError as error:
+            raise Broken(str(error)) from error
 
     def _read_json(self, step: int) -> dict[str, Any]:
         file = self._json(step)
@@ -242,14 +245,19 @@ class Checkpoints:
             raise Broken(f"{file} is no checkpoint: it has {file.stat().st_size} bytes")
         try:
             about = json.loads(file.read_bytes(), object_hook=_decoded)
-        except (ValueError, RecursionError) as error:
+            digest = about.pop("sha256", None)
+            is_whole = hashlib.sha256(_to_json(about).encode()).hexdigest() == digest
+        except (AttributeError, RecursionError, ValueError) as error:
             raise Broken(f"{file} is damaged: {error}") from None
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise Broken(f"{file} is no checkpoint of this version of gpubp")
-        digest = about.pop("sha256", None)
-        if hashlib.sha256(_to_json(about).encode()).hexdigest() != digest or about["step"] != step:
+        if about.get("format") != FORMAT:
+            raise Broken(f"{file} is no checkpoint that this version of gpubp knows")
+        if not is_whole or about.get("step") != step:
             raise Broken(f"{file} is damaged: it has another checksum than it was written with")
-        return about
+        if not all(type(about.get(name)) is dict for name in _DICTS) or set(map(type, about["parts"].values())) - {
+            dict
+        }:
+            raise Broken(f"{file} is no checkpoint: {', '.join(_DICTS)} are not there, or no objects")
+        return cast(dict[str, Any], about)
 
     def _steps(self, suffix: str) -> list[int]:
         try:

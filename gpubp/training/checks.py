@@ -15,6 +15,7 @@ from ..fused import Fused
 from ..nn.surgery import cells_of, mode
 from ..optim import Optimizer
 from .callbacks import Callback
+from .checkpoint import Checkpoints
 
 Data = Sequence[Any]
 
@@ -71,6 +72,22 @@ def check_data(name: str, data: Data, targets: int) -> None:
         what = "(inputs, targets)" if targets == 1 else f"(inputs, {targets} of targets)"
         advice = "; to learn x itself, give (x, x)" if targets == 1 else ""
         raise TypeError(f"{name} must be a tuple of arrays {what}, got {given}{advice}")
+
+
+def checkpoints(checkpoint: Any, resume: Any) -> Checkpoints | None:
+    """Return the checkpoints that are meant; refuse to resume without, and to mix those of two runs."""
+    check_choice("resume", resume, (True, False))
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume=True goes on from a checkpoint: say where they are, as in checkpoint='runs/x'")
+        return None
+    found = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+    if not resume and (steps := found.steps()):
+        raise FileExistsError(
+            f"there are checkpoints of another run in {found.folder}, the last of step {steps[-1]}: resume=True goes "
+            "on with it; for a new run give another folder, or remove them"
+        )
+    return found
 
 
 def check_values(name: str, data: Data, targets: int) -> None:

@@ -126,7 +126,7 @@ def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename:  # which is the temporary file, unknown to the user
+        if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file, or none
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     if os.name == "posix":  # the move itself must reach the disk too

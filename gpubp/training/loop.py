@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from ..nn.surgery import learn_lengths
 from ..optim import Optimizer
 from . import checks
 from .callbacks import Callback
+from .checkpoint import Checkpoints
 from .evaluation import as_the_net, evaluate
 from .history import History
 from .interrupt import Interrupt
@@ -40,6 +42,8 @@ def fit(
     metrics: Sequence[str | Metric] = ("accuracy",),
     targets: int = 1,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    resume: bool = False,
     step: Callable[..., Any] | None = None,
     accumulate: int = 1,
     average: Any = None,
@@ -88,6 +92,13 @@ def fit(
         How many arrays of the data, at the end, are targets. With several, ``(x, y1, y2)``, the net returns a tuple.
     callbacks
         What is done beside the steps: see `Callback`.
+    checkpoint
+        A folder for checkpoints, one at the end of each epoch, of which the last three are kept; or `Checkpoints`,
+        which say when there is one, and which are kept.
+    resume
+        Whether to go on from the newest checkpoint: the weights at the end are, on the CPU, bit for bit those of a run
+        that was never interrupted. Net, optimizer and data must be given as at first; `epochs` may be more. Without a
+        checkpoint the run starts from the beginning, so that a script may always say True.
     step
         A step of your own, ``step(net, opt, x, y)``, which calls ``opt.step`` and returns the loss, a 0-d array.
     accumulate
@@ -123,7 +134,7 @@ def fit(
         A list of rows, dicts of figures: ``epoch`` (from 1), ``step``, ``loss`` (the mean over the examples of the
         steps since the row before), and either ``val_loss`` and ``val_accuracy``, or ``accuracy``; with `nonfinite`
         other than ``"stop"`` also ``skipped``, a number of steps. After Ctrl-C, which ends the run after the step, it
-        is ``interrupted``.
+        is ``interrupted``. Of a resumed run it has the rows from the beginning.
 
     Raises
     ------
@@ -152,6 +163,17 @@ def fit(
             checks.check_calls(name, data, targets, loss, step)
             checks.check_values(name, data, targets)
 
+    checkpoints = checks.checkpoints(checkpoint, resume)
+    settings = {
+        "data": [[list(x.shape), str(x.dtype)] for x in train],
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "report_every": report_every,
+        "seed": seed,
+        "last": last,
+        "targets": targets,
+        "precision": precision,
+    }
     where |= {"transform": transform, "ignore_index": ignore_index}
     order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
     epoch = partial(batches, train, batch_size, **order, **where)
@@ -193,13 +215,19 @@ def fit(
         report_every=report_every,
         skips=skips,
         callbacks=callbacks,
+        checkpoints=checkpoints,
+        settings=settings,
     )
+    resumed = resume and run.resume()
     for callback in callbacks:
         callback.on_start(run)
     with Interrupt() as interrupt, Progress.of(progress, *run.samples) as shown:
-        run.go(shown, interrupt, lambda run: None)
+        if resume:
+            shown.say(f"goes on after {run.where}" if resumed else "there is no checkpoint yet: from the beginning")
+        run.go(shown, interrupt)
         if run.history.interrupted:
-            shown.say(f"stopped by Ctrl-C at {run.where}")
+            advice = "resume=True goes on from there" if checkpoints else "nothing was kept, without checkpoint="
+            shown.say(f"stopped by Ctrl-C after {run.where}; {advice}")
     for callback in callbacks:
         callback.on_end(run)
     return run.history
@@ -216,5 +244,5 @@ def _optimizer(opt: Any, net: Any) -> Optimizer:
 def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool:
     """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
     if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
-        opt.scale_loss("dynamic")
-    return opt._store.guard.skip
+        opt.guard(loss_scale="dynamic")
+    return opt.nonfinite != "ignore"

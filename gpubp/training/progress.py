@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 __all__ = ["Progress"]
 
+FORMAT = "{desc} |{bar:12}| {rate_fmt}, {remaining} left{postfix}"  #: of the bar
 EVERY = 30.0  #: seconds between two plain lines, but for those of the history's rows
 
 
@@ -61,7 +63,9 @@ class Bar(Progress):
         from tqdm.auto import tqdm
 
         self.known: dict[str, Any] = {}  # figures of the last row stay in sight
-        self.bar = tqdm(total=total, initial=done, unit="samples", unit_scale=True, dynamic_ncols=True, file=sys.stderr)
+        size: dict[str, Any] = {"dynamic_ncols": True} if _says_its_size() else {"ncols": 120, "nrows": 20}
+        look = {"unit": " samples", "unit_scale": True, "bar_format": FORMAT}
+        self.bar = tqdm(total=total, initial=done, file=sys.stderr, **look, **size)
 
     def show(self, where: str, done: int, figures: Mapping[str, Any]) -> None:
         self.known |= figures
@@ -105,6 +109,14 @@ class Lines(Progress):
 def _in_notebook() -> bool:
     """Whether this process is a notebook's kernel, in which tqdm has widgets."""
     return "ipykernel" in sys.modules and "IPython" in sys.modules
+
+
+def _says_its_size() -> bool:
+    """Whether stderr is no terminal of size 0, as a pseudoterminal may be, in which tqdm would show nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal, such as a notebook
+        return True
 
 
 def _told(figures: Mapping[str, Any], joint: str) -> str:

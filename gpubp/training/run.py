@@ -16,6 +16,7 @@ from ..data import Batches
 from ..device import library, raw_namespace, to_numpy
 from ..nn.surgery import mode
 from .callbacks import Callback
+from .checkpoint import Checkpoints
 from .history import History, NotFinite, Place
 from .interrupt import Interrupt
 from .progress import Progress
@@ -71,10 +72,13 @@ class Run:
         report_every: int | None,
         skips: bool,
         callbacks: Sequence[Callback],
+        checkpoints: Checkpoints | None,
+        settings: Mapping[str, Any],
     ) -> None:
         self.net, self.opt, self.average = net, opt, average
         self.callbacks = tuple(callbacks)
         self._on_step = [c.on_step for c in callbacks if type(c).on_step is not Callback.on_step]
+        self._checkpoints, self._settings = checkpoints, settings
         self._take, self._batches, self._measure = take, batches, measure
         self._accumulate, self._report_every, self._skips = accumulate, report_every, skips
         first = batches()
@@ -116,9 +120,9 @@ class Run:
 
     # -- steps, and what is between them
 
-    def go(self, progress: Progress, interrupt: Interrupt, save: Callable[[Run], None]) -> None:
-        """Make the steps that are left; `save` is called after each, to keep what is to be kept."""
-        history, take, clock = self.history, self._take, time.monotonic
+    def go(self, progress: Progress, interrupt: Interrupt) -> None:
+        """Make the steps that are left."""
+        history, take, clock, checkpoints = self.history, self._take, time.monotonic, self._checkpoints
         read_at = clock() + READ_EVERY
         while not self.is_over:
             self._now = self._batches(epoch=self.epoch, start=self.batch)
@@ -133,15 +137,21 @@ class Run:
                         self.epoch, self.batch = self.epoch + 1, 0
                     for on_step in self._on_step:
                         on_step(self)
-                    if self.step == self.steps or history.stopped is not None or self._is_row_due():
+                    at_row = self.step == self.steps or history.stopped is not None or self._is_row_due()
+                    if at_row:
                         self._add_row(progress)
                     elif clock() >= read_at or len(self._unread) >= READ_AFTER:
                         self.read()
                         progress.show(self.where, self.samples[0], {"loss": self._sums.mean()})
                         read_at = clock() + READ_EVERY
                     history.interrupted = interrupt.asked
-                    save(self)
-                    if history.interrupted or history.stopped is not None or self.step == self.steps:
+                    at_end = history.interrupted or history.stopped is not None or self.step == self.steps
+                    if checkpoints is not None and checkpoints.is_due(
+                        self.step, at_row=at_row, at_epoch=self.batch == 0, at_end=at_end
+                    ):
+                        row = history[-1] if at_row else {}
+                        checkpoints.save(self.step, self._parts, settings=self._settings, row=row)
+                    if at_end:
                         break
 
     def _steps_of(self, batches: Batches) -> Generator[tuple[Any, ...], None, None]:
@@ -208,6 +218,20 @@ class Run:
         )
 
     # -- files
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What a checkpoint is made of."""
+        parts = {"net": self.net, "opt": self.opt}
+        if self.average is not None:
+            parts["average"] = self.average
+        parts |= {f"callbacks[{k}]: {type(c).__name__}": c for k, c in enumerate(self.callbacks)}
+        return parts | {"run": self}
+
+    def resume(self) -> bool:
+        """Go to where the newest checkpoint was taken, if there is one."""
+        assert self._checkpoints is not None
+        return self._checkpoints.resume(self._parts, settings=self._settings) is not None
 
     def state(self) -> dict[str, Any]:
         """Return where the run is and what it has found, as JSON can hold it."""

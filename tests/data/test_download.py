@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -120,6 +121,20 @@ def test_a_file_is_fetched_once(server, tmp_path, way):
     assert fetch(files, tmp_path) == find(files, tmp_path) == folder
     assert len(server.requests) == count
     assert server.sent == len(BIG)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_shows_the_progress_on_a_terminal_alone(server, tmp_path, monkeypatch, capfd):
+    fetch(big(server, "good"), tmp_path)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fetch(big(server, "good"), tmp_path / "again")
+    assert "big.bin: 100%" in sys.stderr.getvalue()
+    assert "300k/300k" in sys.stderr.getvalue()
 
 
 def test_a_part_that_is_there_is_not_sent_again(server, tmp_path):
@@ -376,6 +391,12 @@ def test_a_package_may_have_compressed_a_file_anew(package, tmp_path):
     assert (fetch(files, tmp_path) / "a.bin").read_bytes() == B
 
 
+def test_files_may_stand_in_the_folder_that_is_named(tmp_path):
+    (tmp_path / "a.bin").write_bytes(A)
+    assert fetch(FileSet("set", "", (File("a.bin", sha(A)),)), tmp_path) == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_an_installed_data_set_is_used_where_it_is(tmp_path):
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "a.bin").write_bytes(A)
@@ -413,7 +434,7 @@ def test_a_package_that_cannot_be_had(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no connection\n")
 
     monkeypatch.setattr(download.subprocess, "run", offline)
-    with pytest.raises(OSError, match="ERROR: no connection") as error:
+    with pytest.raises(OSError, match="the Python Package Index: ERROR: no connection\n") as error:
         fetch(PAIR, tmp_path)
     assert str(error.value).endswith("from pack==1 of the Python Package Index")
     assert "WARNING" not in str(error.value)
@@ -421,5 +442,8 @@ def test_a_package_that_cannot_be_had(monkeypatch, tmp_path):
 
 def test_a_debian_package_needs_debian(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(OSError, match=r"no apt-get(.|\n)*from the Debian package pack \(or install that\)"):
+    with pytest.raises(
+        OSError,
+        match=r"the Debian package pack: there is no apt-get(.|\n)*from the Debian package pack \(or install that\)",
+    ):
         fetch(FileSet("deb", "", (File("a.bin", sha(A)),), debian="pack"), tmp_path)

@@ -135,7 +135,19 @@ def test_json(read, target):
         np.testing.assert_array_equal(again.targets(table, rows), encoding.targets(table, rows))
 
 
-@pytest.mark.parametrize("d", [{}, {"columns": 3}, {"columns": [{"name": "x"}]}, {"columns": [], "colour": 1}, 5])
+@pytest.mark.parametrize(
+    "d",
+    [
+        {},
+        {"columns": 3},
+        {"columns": [{"name": "x"}]},
+        {"columns": [], "colour": 1},
+        5,
+        {"columns": [], "target": "y", "task": "sorting"},
+        {"columns": [], "task": "binary"},
+        {"columns": [], "target": "y", "task": "regression", "mean": "1e"},
+    ],
+)
 def test_json_of_something_else(d):
     with pytest.raises(ValueError, match="this describes no encoding: "):
         Encoding.from_dict(d)
@@ -256,12 +268,13 @@ def test_large_and_far_away_numbers(read):
 def test_statistics_of_many_pieces(read, monkeypatch):
     table = read("x,y\n" + "".join(f"{(k * 37) % 101},{k % 2}\n" for k in range(1000)))
     expected = Encoding.fit(table, "y").columns[0]
-    monkeypatch.setattr("gpubp.data.encoding._ROWS", 7)
+    monkeypatch.setattr("gpubp.data.encoding._CELLS", 15)
     column = Encoding.fit(table, "y").columns[0]
     np.testing.assert_allclose([column.mean, column.deviation], [expected.mean, expected.deviation], rtol=1e-12)
     np.testing.assert_allclose(column.deviation, table["x"].std(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_file_larger_than_the_memory_it_is_given(tmp_path):
     """Fifty megabytes are read, encoded and taken by rows, in a tenth of that."""
     file, rows = tmp_path / "large.csv", 10_000

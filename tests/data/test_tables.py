@@ -29,6 +29,7 @@ def test_numbers_and_categories(write):
     np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
     assert table["age"].dtype == np.float64
     assert table["city"].tolist() == ["London", "", "Göttingen"]
+    assert table.missing == {"name": 0, "age": 1, "city": 1}
     assert table.categories("city") == ("London", "Göttingen")
     np.testing.assert_array_equal(table.codes, [[0, 0], [1, -1], [2, 1]])
 
@@ -111,7 +112,8 @@ def test_text_in_a_number_column_is_reported(write):
     assert table.kinds["age"] == "category"
     assert table["age"].tolist() == ["abc" if k == 15 else str(k % 7) for k in range(40)]
     assert table.doubt("age") == "line 17 holds 'abc' where 39 cells are numbers"
-    assert table.doubt("id") == "it counts the rows"
+    assert table.doubt("id") is None
+    assert table.remark("id") == "it counts the rows"
     assert "! line 17 holds 'abc' where 39 cells are numbers" in table.report()
     with pytest.raises(ValueError, match=r"table\.csv: line 17: column 'age' holds 'abc', which is no number"):
         csv(file, kinds={"age": "number"})
@@ -139,13 +141,22 @@ def test_kinds_that_are_told(write):
 
 
 def test_text_of_many_values_is_not_kept(write):
-    file = write("id,x\n" + "".join(f"u{k},{k % 3}\n" for k in range(30)))
+    file = write("id,x\n" + "".join(f" u{k},{k % 3}\n" for k in range(30)) + "NA,0\n")
     table = csv(file, max_categories=20)
     assert table.kinds["id"] == "text"
     assert "more than 20 different values" in table.report()
-    assert table["id"].tolist() == [f"u{k}" for k in range(30)]  # read from the file
-    assert table["x"].tolist() == [k % 3 for k in range(30)]
+    assert table["id"].tolist() == [*(f"u{k}" for k in range(30)), ""]  # read from the file
+    assert table["x"].tolist() == [*(k % 3 for k in range(30)), 0]
     assert csv(file, max_categories=30).kinds["id"] == "category"
+
+
+def test_dates_and_decimal_commas_are_reported(write):
+    file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
+    table = csv(file)
+    assert table.remark("day") == "'2020-01-31' looks like a date"
+    assert table.remark("time") == "'1.2.99 10:00' looks like a date"
+    assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
+    assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
 
 
 def test_a_column_without_cells(write):
@@ -220,8 +231,13 @@ def test_cache(write, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "cache" / "numbers.npy"), table.numbers)
     np.testing.assert_array_equal(np.load(tmp_path / "cache" / "codes.npy"), table.codes)
     assert table["city"].tolist() == ["London", "", "Göttingen"]
+    again = csv(write("a,b\n1,x\n"), cache=tmp_path / "cache")  # takes the place of the files, not of the table
+    assert again["a"].tolist() == [1]
+    np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
+@pytest.mark.slow
 def test_more_than_memory(tmp_path):
     rng, file = np.random.default_rng(0), tmp_path / "large.csv"
     with open(file, "w") as stream:
@@ -248,6 +264,7 @@ cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)
 def test_any_bytes(text, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "any.csv"
     file.write_bytes(text)
+    tracemalloc.start()
     try:
         table = csv(file)
     except (ValueError, OSError) as error:
@@ -257,3 +274,6 @@ def test_any_bytes(text, tmp_path_factory):
         assert "any.csv" in table.report()
         for name in table.names:
             assert len(table[name]) == len(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22

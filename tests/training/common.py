@@ -30,7 +30,7 @@ def batches_of(epoch, batch_size=32, data=train):
 
 def parameters(net):
     """Return the arrays of a net, cells among them, on the host."""
-    return {path: bp.to_numpy(x) for path, x in net.state().items()}
+    return {path: bp.to_numpy(x).copy() for path, x in net.state().items()}
 
 
 def same(net, other):

@@ -1,15 +1,19 @@
 """Files of checkpoints: what is written comes back to the bit, and what is damaged is found out."""
 
+import errno
 import json
 import math
+import os
 import re
+import subprocess
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 import gpubp as bp
 from gpubp import nn, optim
-from gpubp.training import Broken, Checkpoints
+from gpubp.training import Broken, Checkpoints, checkpoint
 
 SETTINGS = {"seed": 0, "batch_size": 32}
 
@@ -235,3 +239,73 @@ def test_bad_arguments(arguments, error, message):
 def test_an_unknown_figure(tmp_path):
     with pytest.raises(ValueError, match="best='val_loss' is no figure of the history: there are loss"):
         save(Checkpoints(tmp_path, best="val_loss"), 1, loss=1.0)
+
+
+# -- no place to write
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, disk_full):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1)
+    with disk_full, pytest.raises(OSError, match=r"No space left on device: '.*step-00000002"):
+        save(checkpoints, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001.json", "step-00000001.safetensors"]
+    after = parts()
+    assert Checkpoints(tmp_path).resume(after, settings=SETTINGS) == 1
+    save(checkpoints, 3)
+    assert checkpoints.steps() == [3]
+
+
+def test_a_disk_that_is_full_before_the_second_file(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1)
+    write = checkpoint.write_atomically
+
+    def only_arrays(file, content):
+        if file.suffix == ".json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomically", only_arrays)
+        with pytest.raises(OSError, match="No space left"):
+            save(checkpoints, 2)
+    assert Checkpoints(tmp_path).resume(parts(), settings=SETTINGS) == 1
+    save(checkpoints, 3)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_real_full_disk(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("whoever runs this may not mount a small disk")
+    try:
+        checkpoints = Checkpoints(tmp_path / "run", keep=1)
+        save(checkpoints, 1)
+        filler = tmp_path / "filler"
+        with suppress(OSError), open(filler, "wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+        with pytest.raises(OSError, match="No space left on device: .*step-00000002"):
+            save(checkpoints, 2)
+        assert Checkpoints(tmp_path / "run").resume(parts(), settings=SETTINGS) == 1
+        filler.unlink()
+        save(checkpoints, 3)
+        assert checkpoints.steps() == [3]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_read_only_folder(read_only):
+    with pytest.raises(PermissionError, match="step-00000001.safetensors'$"):
+        save(Checkpoints(read_only), 1)
+    with pytest.raises(PermissionError, match="run'$"):
+        save(Checkpoints(read_only / "run"), 1)
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file'$"):
+        save(Checkpoints(tmp_path / "file"), 1)
+    with pytest.raises(NotADirectoryError, match="file'$"):
+        Checkpoints(tmp_path / "file").resume(parts(), settings=SETTINGS)

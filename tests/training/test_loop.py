@@ -1,12 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 
 import gpubp as bp
 from gpubp import losses, nn, optim
 from gpubp.capture import NotCapturable
-from gpubp.training.digits import train_digits
 
 
 def loss(net, x, y):
@@ -131,24 +128,6 @@ def test_xor_is_learned():
     )
     assert history[-1]["accuracy"] == 1
     assert history[-1]["loss"] < 0.05
-
-
-def test_training_digits_writes_its_run_folder(tmp_path, capsys):
-    figures = [train_digits(tmp_path / f"run{k}", epochs=2, progress=False) for k in range(2)]
-    assert figures[0] == figures[1] > 0.9
-    rows = [json.loads(line) for line in (tmp_path / "run0" / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["val_accuracy"] == figures[0]
-    for name in ("metrics.jsonl", "model.safetensors"):
-        assert (tmp_path / "run0" / name).read_bytes() == (tmp_path / "run1" / name).read_bytes()
-    shown = capsys.readouterr().out
-    assert "Dense(64, 128)" in shown
-    assert f"test accuracy {figures[0]:.2%} (360 digits)" in shown
-    assert f"saved model.safetensors and metrics.jsonl in {tmp_path / 'run1'}" in shown
-
-
-@pytest.mark.slow
-def test_digits_reach_97_percent_over_five_seeds(tmp_path):
-    assert np.mean([train_digits(tmp_path, seed=seed, progress=False) for seed in range(5)]) >= 0.97
 
 
 def test_capture_is_left_out_on_the_cpu_and_insisted_on_in_vain():
