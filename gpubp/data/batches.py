@@ -89,7 +89,7 @@ class Batches:
         return self._total - self.start
 
     def __iter__(self) -> Generator[tuple[PlainArray, ...], None, None]:
-        made = map(self._made, range(self.start, self._total))
+        made = (self._made(i) for i in range(self.start, self._total))
         upload = uploader(self._device) if self._device is not None and self._prefetch else None
         if upload is not None:
             yield from upload.sent(ahead(map(upload.stage, made), self._prefetch))
