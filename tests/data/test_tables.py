@@ -1,4 +1,5 @@
 import gzip
+import sys
 import tracemalloc
 
 import numpy as np
@@ -192,6 +193,7 @@ def test_report(write):
         ('a,b\n1,"2\n3"\n4\n', "table.csv: line 4 has 1 cell, but"),
         ("a,b,a\n1,2,3\n", "table.csv: columns 1 and 3 are both named 'a'"),
         ("a,b\n1," + 200_000 * "x" + "\n", "table.csv: line 2: field larger than field limit"),
+        ('a,b\n1,"2\n' + 70_000 * "3,4\n", "field limit (131072); is there a quote that is never closed?"),
         (gzip.compress(PEOPLE.encode(), mtime=0)[:-20], "table.csv is no whole compressed file: "),
         (b"\x1f\x8bnothing", "table.csv is no whole compressed file: "),
         (gzip.compress(PEOPLE.encode(), mtime=0)[:-8] + bytes(8), "table.csv is no whole compressed file: "),
@@ -216,7 +218,7 @@ def test_bad_options(write):
 
 
 def test_a_line_without_end(write, monkeypatch):
-    monkeypatch.setattr("gpubp.data.tables.LINE", 100)
+    monkeypatch.setattr(sys.modules["gpubp.data.csv"], "LINE", 100)
     with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
         csv(write("a\n" + "1" * 100))
 
