@@ -163,12 +163,12 @@ class _Column:
             is_first = not (self.good or self.bad or self.missing)
             numbers = self._numbers(cells, lines)
             if not (is_first and self.bad > self.good):
-                before = np.concatenate([[numbers[0] - 1 if is_first else self._last], numbers[:-1]])
-                self.counts_rows, self._last = self.counts_rows and bool((numbers - before == 1).all()), numbers[-1]
-                unknown = np.isnan(numbers)
-                self.missing += int(unknown.sum())
-                if not unknown.all():
-                    self.low, self.high = min(self.low, np.nanmin(numbers)), max(self.high, np.nanmax(numbers))
+                if self.counts_rows:
+                    before = numbers[0] - 1 if is_first else self._last
+                    self.counts_rows, self._last = bool((np.diff(numbers, prepend=before) == 1).all()), numbers[-1]
+                self.missing += int(np.count_nonzero(np.isnan(numbers)))
+                self.low = min(self.low, np.fmin.reduce(numbers))  # what is NaN is not less than it
+                self.high = max(self.high, np.fmax.reduce(numbers))
                 return numbers
             self.kind = "category"
         codes = np.array(self._codes(cells), np.int32)
@@ -305,7 +305,7 @@ def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -
 
 def rows_of_a_piece(width: int) -> int:
     """Return how many rows of so many cells are read at once."""
-    return max(1, _CELLS // width)
+    return max(1, _CELLS // width, min(64, 8 * _CELLS // width))  # few rows of very many columns would be slow
 
 
 def fill(
