@@ -146,9 +146,8 @@ def test_numpys_numbers_are_described_as_numbers():
 
 def test_it_is_the_learning_rate_of_an_optimizer():
     p = {"w": np.zeros(1)}
-    opt = optim.SGD(p, 1.0)
-    for t in range(4):
-        opt.lr = exponential(1.0, factor=0.5)(t)
+    opt = optim.SGD(p, exponential(1.0, factor=0.5))
+    for _ in range(4):
         opt.step({"w": np.ones(1)})
     assert p["w"][0] == -(1 + 0.5 + 0.25 + 0.125)
 
