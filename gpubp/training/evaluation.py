@@ -57,7 +57,7 @@ def evaluate(
         ``loss``, a mean over the examples, and the metrics by name; read from the device at once.
     """
     totals = Totals(metrics)
-    check_data("data", data, targets)
+    check_data("data", data, targets, loss, None)
     options = as_the_net(net, device, dtype)
     check_precision(precision, options["dtype"])
     if loss is None and not totals.metrics:

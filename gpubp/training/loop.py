@@ -19,11 +19,9 @@ from .callbacks import Callback
 from .checkpoint import Checkpoints
 from .evaluation import as_the_net, evaluate
 from .history import History
-from .interrupt import Interrupt
 from .metrics import Metric, Totals
-from .progress import Progress
 from .run import Run
-from .steps import own_step, step_of
+from .steps import train_step
 
 __all__ = ["fit"]
 
@@ -148,60 +146,38 @@ def fit(
     KeyboardInterrupt
         At a second Ctrl-C.
     """
-    checks.check_length(epochs, steps)
-    checks.check_counts(batch_size=batch_size, accumulate=accumulate, report_every=report_every)
-    checks.check_choice("capture", capture, (True, False, "auto"))
-    checks.check_choice("nonfinite", nonfinite, ("stop", "skip", "scale", None))
-    checks.check_callbacks(callbacks)
+    checks.check_options(epochs, steps, step, accumulate, precision, report_every, capture, nonfinite, callbacks)
     Totals(metrics)
     where = as_the_net(net, device, None)
     checks.check_precision(precision, where["dtype"])
-    checks.check_options_of_step(step, accumulate, precision)
+    how: dict[str, Any] = {"transform": transform, "ignore_index": ignore_index, **where}
+    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
-            checks.check_data(name, data, targets)
-            checks.check_calls(name, data, targets, loss, step)
+            checks.check_data(name, data, targets, loss, step)
+            batches(data, batch_size, **how)
             checks.check_values(name, data, targets)
-
-    checkpoints = checks.checkpoints(checkpoint, resume)
-    settings = {
-        "data": [[list(x.shape), str(x.dtype)] for x in train],
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "report_every": report_every,
-        "seed": seed,
-        "last": last,
-        "targets": targets,
-        "precision": precision,
-    }
-    where |= {"transform": transform, "ignore_index": ignore_index}
-    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
-    epoch = partial(batches, train, batch_size, **order, **where)
+    epoch = partial(batches, train, batch_size, **order, **how)
+    first, inputs = next(iter(epoch())), len(train) - targets
+    if unsized(net):
+        learn_lengths(net, *first[:inputs])
+    check_built(net)
+    opt = _optimizer(opt, net)
+    if average is not None:
+        checks.check_average(average, net)
+    if step is None or metrics:
+        checks.check_outputs(net, first, targets, metrics, (train, validation))
+    checks.check_last(net, inputs, epoch)
+    skips = _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
         kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
         if validation is None:
-            return evaluate(run.nets[-1], None, train, **kind, **where)
-        found = evaluate(run.nets[-1], loss, validation, **kind, **where)
+            return evaluate(run.nets[-1], None, train, **kind, **how)
+        found = evaluate(run.nets[-1], loss, validation, **kind, **how)
         return {f"val_{name}": x for name, x in found.items()}
 
-    first = next(iter(epoch()))
-    if unsized(net):
-        learn_lengths(net, *first[:-targets])
-    check_built(net)
-    opt = _optimizer(opt, net)
-    if average is not None:
-        checks.check_owner("the average", average.tree, net)
-    if step is None or metrics:
-        for data in (train, validation):
-            checks.check_labels(net, data, targets, first)
-    checks.check_last(net, len(train) - targets, epoch)
-    skips = _watch(opt, nonfinite, precision)
-    take = (
-        step_of(net, loss, opt, average, precision, len(train) - targets)
-        if step is None
-        else own_step(net, step, opt, average)
-    )
+    take = train_step(net, loss, opt, average, precision, inputs, step)
     run = Run(
         net,
         opt,
@@ -215,22 +191,14 @@ def fit(
         report_every=report_every,
         skips=skips,
         callbacks=callbacks,
-        checkpoints=checkpoints,
-        settings=settings,
+        checkpoints=checks.checkpoints(checkpoint, resume),
+        settings={
+            "data": [[list(x.shape), str(x.dtype)] for x in train],
+            **{"batch_size": batch_size, "accumulate": accumulate, "report_every": report_every, "seed": seed},
+            **{"last": last, "targets": targets, "precision": precision},
+        },
     )
-    resumed = resume and run.resume()
-    for callback in callbacks:
-        callback.on_start(run)
-    with Interrupt() as interrupt, Progress.of(progress, *run.samples) as shown:
-        if resume:
-            shown.say(f"goes on after {run.where}" if resumed else "there is no checkpoint yet: from the beginning")
-        run.go(shown, interrupt)
-        if run.history.interrupted:
-            advice = "resume=True goes on from there" if checkpoints else "nothing was kept, without checkpoint="
-            shown.say(f"stopped by Ctrl-C after {run.where}; {advice}")
-    for callback in callbacks:
-        callback.on_end(run)
-    return run.history
+    return run.go(resume, progress)
 
 
 def _optimizer(opt: Any, net: Any) -> Optimizer:

@@ -6,20 +6,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..boundary import is_inexact
 from ..device import is_array, raw_namespace
 from ..nn.surgery import cells_of
 from ..precision import mixed, scaled
 from ..transform import value_and_grad
 from ..tree import leaves, rebuild
 
-__all__ = ["own_step", "step_of"]
+__all__ = ["train_step"]
 
 Batch = tuple[Any, ...]
-Step = Callable[..., Any]  # of batches, to the loss: NaN if the step was not taken
+Step = Callable[..., Any]  # of batches, to the loss
 
 
-def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, inputs: int) -> Step:
-    """Make the step that adds up the gradients of one batch or several and gives them to the optimizer.
+def train_step(
+    net: Any, loss: Any, opt: Any, average: Any, precision: str | None, inputs: int, own: Step | None
+) -> Step:
+    """Make a step: a function of one batch or several, to the loss, which is NaN if the optimizer did not step.
 
     Parameters
     ----------
@@ -27,7 +30,14 @@ def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, 
         As in `fit`.
     inputs
         How many of a batch's arrays are the net's inputs.
+    own
+        A step of the user's own.
     """
+    step = _step(net, loss, opt, precision, inputs) if own is None else lambda batch: own(net, opt, *batch)
+    return _guarded(step, net, opt, average)
+
+
+def _step(net: Any, loss: Any, opt: Any, precision: str | None, inputs: int) -> Step:
     if precision is not None:
         loss = mixed(loss, precision, opt, argnums=range(inputs + 1))
     elif opt.scale is not None:
@@ -39,12 +49,7 @@ def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, 
         opt.step(grads)
         return value
 
-    return _guarded(step, net, opt, average)
-
-
-def own_step(net: Any, step: Callable[..., Any], opt: Any, average: Any) -> Step:
-    """Make the step of one that the user wrote."""
-    return _guarded(lambda batch: step(net, opt, *batch), net, opt, average)
+    return step
 
 
 def _mean_gradient(gradient: Callable[..., Any], net: Any, batches: tuple[Batch, ...]) -> tuple[Any, Any]:
@@ -68,6 +73,8 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any) -> Step:
     def train_step(*batches: Batch) -> Any:
         before, skipped = [cell.value for cell in cells], _skipped(opt)
         value = step(*batches)
+        if getattr(value, "shape", None) != () or not is_inexact(value.dtype):
+            raise _no_loss(value)
         if average is not None:
             average.update()
         if skipped is None:
@@ -83,3 +90,8 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any) -> Step:
 
 def _skipped(opt: Any) -> Any:
     return opt._store.count("skipped") if opt._store.guard.skip else None
+
+
+def _no_loss(value: Any) -> TypeError:
+    what = f" of dtype {value.dtype} and shape {tuple(value.shape)}" if is_array(value) else ""
+    return TypeError(f"a loss must be a 0-d floating-point array, where the net is, got {type(value).__name__}{what}")
