@@ -75,8 +75,8 @@ def check_precision(precision: Any, dtype: str | None) -> None:
         )
 
 
-def check_data(name: str, data: Data, targets: int, loss: Any, step: Any) -> None:
-    """Refuse what is no tuple of inputs and targets, or does not fit the loss, or the step of the user's own."""
+def check_data(name: str, data: Data, targets: int) -> None:
+    """Refuse what is no tuple of inputs and targets."""
     check_at_least_1("targets", targets)
     if is_array(data) or is_source(data) or not isinstance(data, list | tuple) or len(data) < 1 + targets:
         lone = is_array(data) or is_source(data)
@@ -85,8 +85,6 @@ def check_data(name: str, data: Data, targets: int, loss: Any, step: Any) -> Non
         what = "(inputs, targets)" if targets == 1 else f"(inputs, {targets} of targets)"
         advice = "; to learn x itself, give (x, x)" if targets == 1 else ""
         raise TypeError(f"{name} must be a tuple of arrays {what}, got {given}{advice}")
-    if loss is not None or step is not None:
-        _check_calls(name, data, targets, loss, step)
 
 
 def checkpoints(checkpoint: Any, resume: Any) -> Checkpoints | None:
@@ -112,7 +110,8 @@ def check_values(name: str, data: Data, targets: int) -> None:
             check_finite(x, f"{'inputs' if k < len(data) - targets else 'targets'} of {name}")
 
 
-def _check_calls(name: str, data: Data, targets: int, loss: Any, step: Any) -> None:
+def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any = None) -> None:
+    """Refuse a loss, or a step of the user's own, that cannot be called with these data."""
     if step is not None and not callable(step):
         raise TypeError(f"step must be a function (net, opt, *arrays) -> loss, got {type(step).__name__}")
     n = len(data) - targets
@@ -177,17 +176,17 @@ def _check_owner(what: str, tree: Any, net: Any) -> None:
 
 
 def check_outputs(net: Any, batch: tuple[Any, ...], targets: int, metrics: Any, datas: Sequence[Data | None]) -> None:
-    """Refuse metrics that do not fit what the net gives for a batch, and labels that are not below its outputs."""
+    """Refuse labels that are not below the number of the net's outputs for a batch, and metrics that do not fit them."""
     with mode(net, training=False):
         found = net(*batch[:-targets])
     wanted = batch[-targets:]
-    Totals(metrics).add(found, wanted[0] if targets == 1 else wanted)
     outputs = found if isinstance(found, tuple | list) else [found]
     for data in datas:
         if data is not None and len(outputs) == targets:
             for output, y, given in zip(outputs, wanted, data[-targets:], strict=True):
                 if is_array(given) and not is_inexact(y.dtype) and getattr(output, "ndim", 0) == y.ndim + 1:
                     _check_labels(given, output.shape[-1])
+    Totals(metrics).add(found, wanted[0] if targets == 1 else wanted)
 
 
 def _check_labels(labels: Any, classes: int) -> None:

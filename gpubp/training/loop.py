@@ -45,7 +45,7 @@ def fit(
     step: Callable[..., Any] | None = None,
     accumulate: int = 1,
     average: Any = None,
-    nonfinite: str | None = None,
+    nonfinite: str = "stop",
     seed: int = 0,
     last: str = "keep",
     balance: Any = None,
@@ -105,9 +105,10 @@ def fit(
     average
         An `gpubp.optim.Average` of the net, updated after each step; its net is then the one that is measured.
     nonfinite
-        What is done about a loss or gradient that is not finite, which is seen on the device. ``"stop"``, the default:
-        FloatingPointError, with the net as it was before that step. ``"skip"``: the step is left out. ``"scale"``: it
-        is, and the loss scale is lowered, a dynamic one being there or made; the default with a dynamic one.
+        What is done about a loss or a gradient that is not finite, which is seen on the device: the option of that name
+        of the optimizer is set by it. ``"stop"``: `NotFinite`, with the net as it was before that step; a gradient that
+        only overflowed under a dynamic loss scale is no reason. ``"skip"``: the step is left out. ``"scale"``: it is
+        left out, and the loss scale is lowered, a dynamic one being made if there is none.
     seed
         Determines the order of the examples.
     last, balance, transform, prefetch
@@ -154,7 +155,8 @@ def fit(
     order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
-            checks.check_data(name, data, targets, loss, step)
+            checks.check_data(name, data, targets)
+            checks.check_calls(name, data, targets, loss, step)
             batches(data, batch_size, **how)
             checks.check_values(name, data, targets)
     epoch = partial(batches, train, batch_size, **order, **how)
@@ -168,7 +170,7 @@ def fit(
     if step is None or metrics:
         checks.check_outputs(net, first, targets, metrics, (train, validation))
     checks.check_last(net, inputs, epoch)
-    skips = _watch(opt, nonfinite, precision)
+    _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
         kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
@@ -177,7 +179,7 @@ def fit(
         found = evaluate(run.nets[-1], loss, validation, **kind, **how)
         return {f"val_{name}": x for name, x in found.items()}
 
-    take = train_step(net, loss, opt, average, precision, inputs, step)
+    take = train_step(net, loss, opt, average, precision, inputs, step, nonfinite != "stop")
     run = Run(
         net,
         opt,
@@ -189,7 +191,7 @@ def fit(
         steps=steps,
         accumulate=accumulate,
         report_every=report_every,
-        skips=skips,
+        skips=nonfinite != "stop",
         callbacks=callbacks,
         checkpoints=checks.checkpoints(checkpoint, resume),
         settings={
@@ -209,8 +211,11 @@ def _optimizer(opt: Any, net: Any) -> Optimizer:
     return found
 
 
-def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool:
-    """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
-    if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
-        opt.scale_loss("dynamic")
-    return opt._store.guard.skip
+def _watch(opt: Optimizer, nonfinite: str, precision: str | None) -> None:
+    """Tell the optimizer what to do about what is not finite."""
+    if (nonfinite == "scale" and not opt.rescales) or (precision == "float16" and opt.scale is None):
+        opt.guard(loss_scale="dynamic")
+    wanted = "stop" if nonfinite == "stop" else "skip"
+    if opt.nonfinite != wanted:
+        opt.guard(nonfinite=wanted)
+    opt.clear()

@@ -39,9 +39,9 @@ def no_step(*_):
         ({"epochs": 1, "prefetch": -1}, ValueError, "prefetch must be at least 0, got -1"),
         ({"epochs": 1, "metrics": ["f7"]}, ValueError, "there is no metric 'f7'"),
         ({"epochs": 1, "metrics": "mae"}, TypeError, r"a list or tuple, got 'mae' alone"),
-        ({"epochs": 1, "metrics": ["accuracy[1]"]}, ValueError, r"accuracy\[1\] expects tuples of outputs and targets"),
+        ({"epochs": 1, "metrics": ["accuracy[1]"]}, ValueError, r"accuracy\[1\] is of output 1 and target 1"),
         ({"epochs": 1, "average": 0.999}, TypeError, "average must be an optim.Average of the net, got float"),
-        ({"epochs": 1, "validation": X}, TypeError, r"validation must be a tuple of arrays \(inputs, targets\), got one"),
+        ({"epochs": 1, "validation": X}, TypeError, "validation must be a tuple of arrays .* got one"),
         ({"epochs": 1, "validation": (X, Y[:5])}, ValueError, "same length, got lengths 200, 5"),
         ({"epochs": 1, "validation": (X[:0], Y[:0])}, ValueError, "data has no rows"),
         ({"epochs": 1, "validation": (X, Y + 1)}, ValueError, "the label 10, but the net has 10 outputs"),
@@ -53,12 +53,12 @@ def no_step(*_):
         ({"epochs": 1, "opt": lambda net: None}, TypeError, "opt must be an optimizer, .* got NoneType"),
         ({"epochs": 1, "opt": nn.Dense(2, 2, seed=0)}, TypeError, "opt must be an optimizer, .* got Dense"),
         ({"epochs": 1, "opt": optim.SGD(net_of(), 0.1)}, ValueError, "the optimizer was made for another net"),
-        ({"epochs": 1, "objective": None}, TypeError, r"loss must be a function \(net, x, y\) -> scalar, got NoneType"),
-        ({"epochs": 1, "objective": lambda net, x: 0}, TypeError, r"called as loss\(net, x, y\), but <lambda> takes \(net, x"),
+        ({"epochs": 1, "objective": None}, TypeError, "loss must be a function .* got NoneType"),
+        ({"epochs": 1, "objective": lambda net, x: 0}, TypeError, r"called as loss\(net, x, y\), but .* \(net, x"),
         ({"epochs": 1, "step": 3}, TypeError, r"step must be a function \(net, opt, \*arrays\) -> loss, got int"),
-        ({"epochs": 1, "step": lambda x, y: 0}, TypeError, r"called as step\(net, opt, x, y\), but <lambda> takes \(x, y\)"),
+        ({"epochs": 1, "step": lambda x, y: 0}, TypeError, r"as step\(net, opt, x, y\), but .* \(x, y\)"),
         ({"epochs": 1, "step": no_step, "accumulate": 2}, ValueError, "accumulate=2 is for steps that fit makes"),
-        ({"epochs": 1, "step": no_step, "precision": "float16"}, ValueError, "precision='float16' is for steps that fit"),
+        ({"epochs": 1, "step": no_step, "precision": "float16"}, ValueError, "precision='float16' is for steps"),
     ],
     ids=lambda x: ", ".join(x) if isinstance(x, dict) else "",
 )  # fmt: skip
@@ -71,9 +71,9 @@ def test_what_fit_refuses(options, error, message):
     ("objective", "error", "message"),
     [
         (lambda net, x, y: net(x), TypeError, r"to return a real floating scalar, got float32 of shape \(32, 10\)"),
-        (lambda net, x, y: None, TypeError, "to return a real floating scalar, got NoneType"),
-        (lambda net, x, y: 1.0, TypeError, "no array|scalar|depend"),
-        (lambda net, x, y: (loss(net, x, y), 1), TypeError, "to return a real floating scalar, got tuple"),
+        (lambda net, x, y: None, TypeError, "to return a scalar array, got NoneType"),
+        (lambda net, x, y: 1.0, TypeError, "value must be the loss, a 0-d array, got float"),
+        (lambda net, x, y: (loss(net, x, y), 1), TypeError, "to return a scalar array, got tuple"),
     ],
 )
 def test_losses_that_are_none(objective, error, message):
@@ -84,10 +84,10 @@ def test_losses_that_are_none(objective, error, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "a step must return its loss, a 0-d array, got NoneType"),
-        (1.0, "a step must return its loss, a 0-d array, got float"),
-        (np.ones(3), r"a step must return its loss, a 0-d array, got ndarray of shape \(3,\)"),
-        (np.ones((), int), "a step must return its loss, .* got ndarray of dtype int64"),
+        (None, "a loss must be a 0-d floating-point array, where the net is, got NoneType"),
+        (1.0, "a loss must be a 0-d floating-point array, where the net is, got float"),
+        (np.ones(3), r"a loss must be .* got ndarray of dtype float64 and shape \(3,\)"),
+        (np.ones((), int), "a loss must be .* got ndarray of dtype int64"),
     ],
 )
 def test_steps_of_ones_own_that_return_no_loss(value, message):
