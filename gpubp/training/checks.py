@@ -176,7 +176,7 @@ def _check_owner(what: str, tree: Any, net: Any) -> None:
 
 
 def check_outputs(net: Any, batch: tuple[Any, ...], targets: int, metrics: Any, datas: Sequence[Data | None]) -> None:
-    """Refuse labels that are not below the number of the net's outputs for a batch, and metrics that do not fit them."""
+    """Refuse labels that are not below the number of outputs, as a batch shows it, and metrics that do not fit."""
     with mode(net, training=False):
         found = net(*batch[:-targets])
     wanted = batch[-targets:]
