@@ -65,6 +65,7 @@ class Table:
         self._columns = {column.name: column for column in columns}
         self.names = tuple(self._columns)  #: of the columns, in the file's order
         self.kinds = {column.name: column.kind for column in columns}  #: of each column, one of `KINDS`
+        self.missing = {column.name: column.missing for column in columns}  #: of each column, how many cells
         self.place: dict[str, int] = {}  #: of each column, in `numbers` or `codes`
         for is_number in (True, False):
             names = [name for name, kind in self.kinds.items() if (kind == "number") == is_number]
@@ -97,14 +98,19 @@ class Table:
         """Return the values of a category column, in the order of their first cells; `codes` counts in it."""
         return tuple(self._columns[name].values)
 
-    def doubt(self, name: str) -> str | None:
-        """Return what is strange in a column: few of its cells are no numbers; it counts the rows; it holds dates."""
+    def remark(self, name: str) -> str | None:
+        """Return what is strange in a column: its `doubt`; that it counts the rows; that it holds dates."""
         column = self._columns[name]
         if column.kind == "number":
             return "it counts the rows" if column.counts_rows and column.high - column.low >= 9 else None
         for what, pattern in _UNUSUAL.items():
             if pattern.fullmatch(column.first):
                 return f"{_shown(column.first)} looks like a {what}"
+        return self.doubt(name)
+
+    def doubt(self, name: str) -> str | None:
+        """Return the sentence that says why a column whose cells are mostly numbers is not one of numbers."""
+        column = self._columns[name]
         if column.example is None or column.good < column.bad:
             return None
         (line, cell), rest = column.example, column.bad - 1
@@ -118,8 +124,8 @@ class Table:
         for name, column in self._columns.items():
             line = f"  {name:{width}}  {column.kind:8}  {column.summary(len(self))}"
             lines.append(line + (f", {column.missing} missing" if column.missing else ""))
-            if doubt := self.doubt(name):
-                lines.append(f"  {'':{width}}  ! {doubt}")
+            if remark := self.remark(name):
+                lines.append(f"  {'':{width}}  ! {remark}")
         return "\n".join(lines)
 
 

@@ -41,39 +41,43 @@ class Update:
         """Return the names of the arrays of state that a parameter has with these settings."""
         return tuple(name for name, needs in self._needed.items() if needs is None or needs(settings))
 
-    def __call__(
+    def __call__(self, xp: Any, p: Any, g: Any, state: State, *, t: Any, **settings: Any) -> tuple[Any, State]:
+        """Compute the parameter and the state after step number `t`, as new arrays.
+
+        Real and imaginary parts are parameters each. First comes what all updates have in common: with ``maximize`` the
+        gradient's sign is turned; ``weight_decay`` adds λ p to it, or where it is ``decoupled`` shrinks p by the factor
+        1 - lr λ instead.
+        """
+        if not is_complex(p):
+            return self._real(xp, p, g, state, t=t, **settings)
+        re, im = (
+            self._real(xp, part(p), part(g), tuple(map(part, state)), t=t, **settings) for part in (xp.real, xp.imag)
+        )
+
+        def join(a: Any, b: Any) -> Any:
+            return xp.astype(a, p.dtype) + 1j * xp.astype(b, p.dtype)
+
+        return join(re[0], im[0]), tuple(map(join, re[1], im[1]))
+
+    def _real(
         self,
         xp: Any,
         p: Any,
         g: Any,
         state: State,
         *,
-        t: Any,
         maximize: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
         **settings: Any,
     ) -> tuple[Any, State]:
-        """Compute the parameter and the state after step number `t`, as new arrays.
-
-        First what all have in common: with `maximize` the gradient's sign is turned; weight decay adds λ p to it, or
-        where it is `decoupled` shrinks p by the factor 1 - lr λ instead. Real and imaginary parts are parameters each.
-        """
-        if is_complex(p):
-            common = {"maximize": maximize, "weight_decay": weight_decay, "decoupled": decoupled}
-            (re, re_state), (im, im_state) = (
-                self(xp, part(p), part(g), tuple(map(part, state)), t=t, **common, **settings)
-                for part in (xp.real, xp.imag)
-            )
-            join = lambda a, b: xp.astype(a, p.dtype) + 1j * xp.astype(b, p.dtype)  # noqa: E731
-            return join(re, im), tuple(map(join, re_state, im_state))
         if maximize:
             g = -g
         if weight_decay and decoupled:
             p = p * (1 - settings["lr"] * weight_decay)
         elif weight_decay:
             g = g + weight_decay * p
-        return self.definition(xp, p, g, state, t=t, **settings)
+        return self.definition(xp, p, g, state, **settings)
 
 
 def update(*slots: str, **optional: Needed) -> Callable[[Callable[..., tuple[Any, State]]], Update]:
@@ -188,12 +192,9 @@ def adam(
     beta1, beta2 = betas
     m = beta1 * state[0] + (1 - beta1) * g
     v = beta2 * state[1] + (1 - beta2) * (g * g)
-    after, largest = (m, v), v
-    if amsgrad:
-        largest = xp.maximum(state[2], v)
-        after = (m, v, largest)
+    largest = xp.maximum(state[2], v) if amsgrad else v
     step, root = adam_scales(math if isinstance(t, int) else xp, lr, betas, t)
-    return p - step * (m / (xp.sqrt(largest) / root + eps)), after
+    return p - step * (m / (xp.sqrt(largest) / root + eps)), (m, v, largest) if amsgrad else (m, v)
 
 
 def adam_scales(xp: Any, lr: float, betas: tuple[float, float], t: Any) -> tuple[Any, Any]:

@@ -300,7 +300,8 @@ class Optimizer(Member):
 
         A loss scale that is given begins as at first; all else that the optimizer remembers stays.
         """
-        self._renew(_guard(**(self._store.guard._asdict() | options)), "loss_scale" in options)
+        known: Guarding = self._store.guard._asdict()  # type: ignore[assignment]
+        self._renew(_guard(**(known | options)), "loss_scale" in options)
 
     def _renew(self, guard: Guard, scaled_anew: bool = False) -> None:
         """Have another store for the same state."""
@@ -435,9 +436,7 @@ def _read(count: Any) -> int:
     return count if type(count) is int else int(to_numpy(count))
 
 
-def _patterns(
-    groups: Mapping[str, Mapping[str, Any]], paths: Sequence[str], names: Sequence[str]
-) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+def _patterns(groups: Any, paths: Sequence[str], names: Sequence[str]) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     """What finds the paths of each group, and its settings."""
     if not isinstance(groups, Mapping) or not all(isinstance(options, Mapping) for options in groups.values()):
         raise TypeError(f'groups must be a dict of dicts such as {{"*.b": {{"lr": 0.1}}}}, got {groups!r}')

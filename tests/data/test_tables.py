@@ -29,6 +29,7 @@ def test_numbers_and_categories(write):
     np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
     assert table["age"].dtype == np.float64
     assert table["city"].tolist() == ["London", "", "Göttingen"]
+    assert table.missing == {"name": 0, "age": 1, "city": 1}
     assert table.categories("city") == ("London", "Göttingen")
     np.testing.assert_array_equal(table.codes, [[0, 0], [1, -1], [2, 1]])
 
@@ -111,7 +112,8 @@ def test_text_in_a_number_column_is_reported(write):
     assert table.kinds["age"] == "category"
     assert table["age"].tolist() == ["abc" if k == 15 else str(k % 7) for k in range(40)]
     assert table.doubt("age") == "line 17 holds 'abc' where 39 cells are numbers"
-    assert table.doubt("id") == "it counts the rows"
+    assert table.doubt("id") is None
+    assert table.remark("id") == "it counts the rows"
     assert "! line 17 holds 'abc' where 39 cells are numbers" in table.report()
     with pytest.raises(ValueError, match=r"table\.csv: line 17: column 'age' holds 'abc', which is no number"):
         csv(file, kinds={"age": "number"})
@@ -151,9 +153,9 @@ def test_text_of_many_values_is_not_kept(write):
 def test_dates_and_decimal_commas_are_reported(write):
     file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
     table = csv(file)
-    assert table.doubt("day") == "'2020-01-31' looks like a date"
-    assert table.doubt("time") == "'1.2.99 10:00' looks like a date"
-    assert table.doubt("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
+    assert table.remark("day") == "'2020-01-31' looks like a date"
+    assert table.remark("time") == "'1.2.99 10:00' looks like a date"
+    assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
     assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
 
 
@@ -235,6 +237,7 @@ def test_cache(write, tmp_path):
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
+@pytest.mark.slow
 def test_more_than_memory(tmp_path):
     rng, file = np.random.default_rng(0), tmp_path / "large.csv"
     with open(file, "w") as stream:
@@ -261,6 +264,7 @@ cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)
 def test_any_bytes(text, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "any.csv"
     file.write_bytes(text)
+    tracemalloc.start()
     try:
         table = csv(file)
     except (ValueError, OSError) as error:
@@ -270,3 +274,6 @@ def test_any_bytes(text, tmp_path_factory):
         assert "any.csv" in table.report()
         for name in table.names:
             assert len(table[name]) == len(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22

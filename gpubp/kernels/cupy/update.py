@@ -188,8 +188,8 @@ extern "C" __global__ void optimizer_give(const __grid_constant__ Given given, G
 )
 
 
-def elementwise_update(update: str, slots: str, numbers: str, body: str) -> Any:
-    """Make a kernel of an update of each element.
+def elementwise_update(update: str, slots: str, numbers: str, body: str) -> tuple[Kernel, tuple[str, ...]]:
+    """Make a kernel of an update of each element; return it with the names of the arrays of state that it takes.
 
     Parameters
     ----------
@@ -246,8 +246,7 @@ extern "C" __global__ void optimizer_{update}(const __grid_constant__ Table tabl
 }}
 """,
     )
-    kernel.slots = tuple(names)
-    return kernel
+    return kernel, tuple(names)
 
 
 sgd = elementwise_update(
@@ -434,7 +433,7 @@ class _Flat:
     """All parameters of one group and dtype, with their state."""
 
     def __init__(self, kernel: Any, group: int, members: list[int], arrays: Sequence[Any], names: Any) -> None:
-        self.kernel, self.group, self.members, self.dtype = kernel, group, members, arrays[0].dtype
+        (self.kernel, order), self.group, self.members, self.dtype = kernel, group, members, arrays[0].dtype
         tiles = [-(-x.size // TILE) for x in arrays]
         first = [0, *np.cumsum(tiles).tolist()]
         n = first[-1] * TILE
@@ -448,7 +447,7 @@ class _Flat:
         self.views = views(flat)
         self.of_slot = {name: views(buffer) for name, buffer in state.items()}
         self.states = [tuple(self.of_slot[name][k] for name in names) for k in range(len(arrays))]
-        self.buffers = [flat, *(state.get(name) for name in kernel.slots)]
+        self.buffers = [flat, *(state.get(name) for name in order)]
         self.tables = [
             _Table(first[k : k + MANY + 1], [x.size for x in arrays[k : k + MANY]]) for k in range(0, len(arrays), MANY)
         ]
@@ -485,7 +484,7 @@ class _Matrices(_Flat):
         return (*names, "change")
 
     def step(self, numbers: tuple[Any, ...], settings: Settings) -> None:
-        self.launch(muon_momentum, numbers)
+        self.launch(muon_momentum[0], numbers)
         addresses = [address for table in self.tables for address in table.gradient]
         for change, address in zip(self.of_slot["change"], addresses, strict=True):
             if address:  # else it is frozen
