@@ -197,7 +197,7 @@ def fit(
         settings={
             "data": [[list(x.shape), str(x.dtype)] for x in train],
             **{"batch_size": batch_size, "accumulate": accumulate, "report_every": report_every, "seed": seed},
-            **{"last": last, "targets": targets, "precision": precision},
+            **{"last": last, "targets": targets, "precision": precision, "optimizer": type(opt).__name__},
         },
     )
     return run.go(resume, progress)

@@ -295,8 +295,8 @@ def top_k(k: int, *, ignore_index: int | None = None) -> Metric:
         own = xp.take_along_axis(scores, labels, axis=-1)
         lower = xp.arange(scores.shape[-1], dtype=labels.dtype, device=labels.device) < labels
         before = ~(scores <= own) | ((scores == own) & lower)  # a NaN is not among the largest
-        ranks = xp.sum(xp.astype(before, labels.dtype), axis=-1)
-        return xp.sum(xp.astype(ranks < k, c.weights.dtype) * c.weights), xp.sum(c.weights)
+        among = xp.count_nonzero(before, axis=-1) < k
+        return xp.sum(xp.where(among, c.weights, 0.0)), xp.sum(c.weights)
 
     return Metric(name, sums, _ratio)
 
@@ -374,8 +374,8 @@ class _Classes:
         self.binary = shape == wanted and (len(shape) == 1 or shape[-1:] == (1,))
         counted, wide = None, _wide(xp)
         if self.binary:
-            self.classes = 2
-            said, labels = xp.astype(output > threshold, xp.int64), xp.astype(xp.astype(target, wide) > 0.5, xp.int64)
+            self.classes, target = 2, xp.astype(target, wide)
+            said, labels = output > threshold, target > 0.5
             if ignore_index is not None:
                 counted = target != ignore_index
         elif shape[-1:] > (1,) and (wanted == shape or (wanted == shape[:-1] and not is_inexact(target.dtype))):

@@ -1,4 +1,6 @@
+import csv as csv_module
 import gzip
+import sys
 import tracemalloc
 
 import numpy as np
@@ -35,7 +37,7 @@ def test_numbers_and_categories(write):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_delimiters_line_ends_and_byte_order_marks(write, delimiter, end, mark):
     text = mark + PEOPLE.replace(",", delimiter).replace("\n", end)
@@ -192,6 +194,7 @@ def test_report(write):
         ('a,b\n1,"2\n3"\n4\n', "table.csv: line 4 has 1 cell, but"),
         ("a,b,a\n1,2,3\n", "table.csv: columns 1 and 3 are both named 'a'"),
         ("a,b\n1," + 200_000 * "x" + "\n", "table.csv: line 2: field larger than field limit"),
+        ('a,b\n1,"2\n' + 70_000 * "3,4\n", "field limit (131072); is there a quote that is never closed?"),
         (gzip.compress(PEOPLE.encode(), mtime=0)[:-20], "table.csv is no whole compressed file: "),
         (b"\x1f\x8bnothing", "table.csv is no whole compressed file: "),
         (gzip.compress(PEOPLE.encode(), mtime=0)[:-8] + bytes(8), "table.csv is no whole compressed file: "),
@@ -216,7 +219,7 @@ def test_bad_options(write):
 
 
 def test_a_line_without_end(write, monkeypatch):
-    monkeypatch.setattr("gpubp.data.tables.LINE", 100)
+    monkeypatch.setattr(sys.modules["gpubp.data.csv"], "LINE", 100)
     with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
         csv(write("a\n" + "1" * 100))
 
@@ -277,3 +280,31 @@ def test_any_bytes(text, tmp_path_factory):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
+
+
+values = st.one_of(st.floats(-1e9, 1e9), st.integers(-(10**6), 10**6), st.none())
+strings = st.one_of(st.text(st.sampled_from("abc ,;\t|\"\n'é0"), min_size=1, max_size=5), st.none())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kinds=st.lists(st.booleans(), min_size=2, max_size=4),
+    rows=st.integers(1, 8),
+    delimiter=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n"]),
+    data=st.data(),
+)
+def test_what_is_written_is_read(kinds, rows, delimiter, end, data, tmp_path_factory):
+    columns = [data.draw(st.lists(values if number else strings, min_size=rows, max_size=rows)) for number in kinds]
+    file = tmp_path_factory.getbasetemp() / "written.csv"
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        writer = csv_module.writer(stream, delimiter=delimiter, lineterminator=end, quoting=csv_module.QUOTE_ALL)
+        writer.writerow([f"column {k}" for k in range(len(kinds))])
+        writer.writerows(zip(*columns, strict=True))
+    told = {f"column {k}": "number" if number else "category" for k, number in enumerate(kinds)}
+    for table in (csv(file, kinds=told), csv(file, kinds=told, delimiter=delimiter, header=True, memory=0)):
+        for name, number, column in zip(table.names, kinds, columns, strict=True):
+            if number:
+                np.testing.assert_array_equal(table[name], np.array(column, float))
+            else:
+                assert table[name].tolist() == [(cell or "").strip() for cell in column]
