@@ -381,7 +381,7 @@ class _Classes:
         elif shape[-1:] > (1,) and (wanted == shape or (wanted == shape[:-1] and not is_inexact(target.dtype))):
             self.classes = shape[-1]
             said = xp.argmax(output, axis=-1)
-            labels = xp.argmax(target, axis=-1) if wanted == shape else xp.astype(target, xp.int64)
+            labels = xp.argmax(target, axis=-1) if wanted == shape else xp.astype(target, _wide(xp, "int"))
             if ignore_index is not None and wanted != shape:
                 counted = labels != ignore_index
                 labels = xp.where(counted, labels, 0)
@@ -392,7 +392,7 @@ class _Classes:
                 f"two classes both (n,) or (..., 1); got an output of shape {shape} and a target of shape {wanted} and "
                 f"dtype {target.dtype}"
             )
-        self.said, self.labels = (xp.astype(xp.reshape(x, (-1,)), xp.int64) for x in (said, labels))
+        self.said, self.labels = (xp.astype(xp.reshape(x, (-1,)), _wide(xp, "int")) for x in (said, labels))
         self.weights = (
             xp.ones_like(self.labels, dtype=wide) if counted is None else xp.astype(xp.reshape(counted, (-1,)), wide)
         )
@@ -523,9 +523,10 @@ def _ratio(total: Any, n: Any) -> Any:
     return total / n
 
 
-def _wide(xp: Any) -> Any:
-    """float64, or float32 where there is none, as in JAX by default."""
-    return xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+def _wide(xp: Any, kind: str = "float") -> Any:
+    """float64 or int64; or what has 32 bits, where there is no other, as in JAX by default."""
+    known = xp.__array_namespace_info__().dtypes(kind=("real floating", "signed integer"))
+    return known.get(f"{kind}64", known[f"{kind}32"])
 
 
 def _plain(x: Any) -> Any:
@@ -550,5 +551,5 @@ def _pair(name: str, output: Any, target: Any) -> tuple[Any, Any, Any]:
     check_real(name, output)
     xp = raw_namespace(output)
     if "bool" in str(target.dtype):
-        target = xp.astype(target, xp.int64)
+        target = xp.astype(target, _wide(xp, "int"))
     return xp, widened(xp, output), widened(xp, target)
