@@ -149,6 +149,18 @@ def test_mixed_precision_leaves_no_loss_scale_behind():
     assert again == expected
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_steps_that_only_lower_the_loss_scale_are_left_out():
+    net = net_of()
+    opt = optim.Adam(net, loss_scale=optim.LossScale(2.0**30))
+    found = bp.lr_finder(net, loss, opt, DIGITS, steps=40, high=1e-3, precision="float16")
+    assert 20 < len(found.losses) < 40
+    assert found.rates[0] > 1e-7
+    assert found.rates[-1] == pytest.approx(1e-3)
+    assert not found.diverged
+    assert float(opt.scale) == 2.0**30
+
+
 def test_a_plot(tmp_path):
     pytest.importorskip("matplotlib")
     found_by().plot(tmp_path / "rates.png")
