@@ -126,7 +126,7 @@ def test_text_far_below_in_a_number_column(write, monkeypatch):
     monkeypatch.setattr("gpubp.data.tables._CELLS", 8)
     table = csv(write("x,y\n" + "1,2\n" * 50 + "a,2\n" + "3,b\n" * 2))
     assert table.doubt("x") == "line 52 holds 'a' where 52 cells are numbers"
-    assert table.doubt("y") == "line 53 holds 'b' and 1 others are no numbers either where 51 cells are numbers"
+    assert table.doubt("y") == "2 cells are no numbers where 51 are, the first in line 53: 'b'"
     assert table["x"].tolist() == ["1"] * 50 + ["a", "3", "3"]
 
 
