@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -56,12 +57,10 @@ class Batches:
         self._data: tuple[Any, ...] = tuple(data)
         rows = _count_rows(self._data)
         self._seed, self._epoch = _check_seed(seed, epoch)
-        self._order: np.ndarray | None = None
-        self._copies: np.ndarray | None = None
+        order = copies = None
         if balance is not None:
-            labels = _labels(self._data, balance)
-            self._order, self._copies = balanced(labels, self._seed, self._epoch)
-            rows = len(self._order)
+            order, copies = balanced(_labels(self._data, balance), self._seed, self._epoch)
+            rows = len(order)
         check_at_least_1("batch_size", batch_size)
         if last not in LAST:
             raise ValueError(f"last must be {', '.join(map(repr, LAST[:-1]))} or {LAST[-1]!r}, got {last!r}")
@@ -71,10 +70,11 @@ class Batches:
             if is_in_memory(array):
                 check_indices(array, position, ignore_index)
         if shuffle:
-            order = shuffled(rows, self._seed, self._epoch)
-            self._order = order if self._order is None else self._order[order]
-            self._copies = None if self._copies is None else self._copies[order]
+            places = shuffled(rows, self._seed, self._epoch)
+            order, copies = (places, None) if order is None or copies is None else (order[places], copies[places])
+        self._order, self._copies = np.arange(rows) if order is None else order, copies
         self._ignored = ignore_index
+        self._readers = [self._reader(position) for position in range(len(self._data))]
         self._transforms = per_array(transform, len(self._data))
         check_at_least(0, "prefetch", prefetch)
         self._prefetch = prefetch if all(map(is_on_host, self._data)) else 0
@@ -90,27 +90,26 @@ class Batches:
 
     def __iter__(self) -> Generator[tuple[PlainArray, ...], None, None]:
         made = map(self._made, range(self.start, self._total))
-        if not self._prefetch:
-            yield from map(self._moved, made)
-        elif self._device is None or (upload := uploader(self._device)) is None:
-            yield from ahead(map(self._moved, made), self._prefetch)
-        else:
+        upload = uploader(self._device) if self._device is not None and self._prefetch else None
+        if upload is not None:
             yield from upload.sent(ahead(map(upload.stage, made), self._prefetch))
+            return
+        moved = made if self._device is None else map(self._moved, made)
+        yield from ahead(moved, self._prefetch) if self._prefetch else moved
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
-        places = self._places(i)
-        return places if self._order is None else self._order[places]
+        return self._part(self._order, self._number("a batch", i, self._total)).copy()
 
     def count(self, i: int) -> int:
         """Return how many rows of batch `i` are no padding: they come first."""
         return min(self._size, self._rows - self._number("a batch", i, self._total) * self._size)
 
-    def _places(self, i: int) -> np.ndarray:
-        """Where in the epoch the rows of batch `i` stand."""
-        first = self._number("a batch", i, self._total) * self._size
-        places = np.arange(first, first + self._size)
-        return places % self._rows if self._last == "pad" else places[: self._rows - first]
+    def _part(self, of_epoch: np.ndarray, i: int) -> np.ndarray:
+        """What is of batch `i` among the numbers for the rows of the epoch."""
+        part = of_epoch[i * self._size : (i + 1) * self._size]
+        missing = self._size - len(part)
+        return part if not missing or self._last != "pad" else np.concatenate([part, np.resize(of_epoch, missing)])
 
     def _number(self, name: str, value: Any, end: int) -> int:
         if not isinstance(value, Integral):
@@ -121,14 +120,14 @@ class Batches:
         return number
 
     def _made(self, i: int) -> tuple[PlainArray, ...]:
-        rows = self.rows(i)
-        return tuple(self._take(k, rows, i) for k in range(len(self._data)))
+        rows = self._part(self._order, i)
+        return tuple([self._take(k, rows, i) for k in range(len(self._data))])
 
     def _take(self, position: int, rows: np.ndarray, i: int) -> PlainArray:
-        part = self._read(position, rows)
+        part = self._readers[position](rows)
         transform = self._transforms[position]
         if transform is not None:
-            copies = None if self._copies is None else self._copies[self._places(i)]
+            copies = None if self._copies is None else self._part(self._copies, i)
             part = transform(part, Draw(self._seed, self._epoch, rows, copies))
             if not is_array(part) or part.shape[:1] != rows.shape:
                 got = f"an array of shape {tuple(part.shape)}" if is_array(part) else type(part).__name__
@@ -139,12 +138,22 @@ class Batches:
         return part
 
     def _moved(self, batch: tuple[PlainArray, ...]) -> tuple[PlainArray, ...]:
-        return batch if self._device is None else tuple(move(x, self._device) for x in batch)
+        assert self._device is not None
+        return tuple([move(x, self._device) for x in batch])
 
-    def _read(self, position: int, rows: np.ndarray) -> PlainArray:
+    def _reader(self, position: int) -> Callable[[np.ndarray], PlainArray]:
+        """Return what takes rows of ``data[position]``."""
         array = self._data[position]
-        if is_in_memory(array):
-            return raw_namespace(array).take(array, move(rows, device_of(array)), axis=0)
+        if not is_in_memory(array):
+            return partial(self._read, position)
+        take, where = raw_namespace(array).take, device_of(array)
+        if is_on_host(array):
+            return lambda rows: take(array, rows, axis=0)
+        return lambda rows: take(array, move(rows, where), axis=0)
+
+    def _read(self, position: int, rows: np.ndarray) -> np.ndarray:
+        """Take rows of a file or a source."""
+        array = self._data[position]
         part = np.take(array, rows, axis=0) if is_array(array) else array.take(rows)
         wanted = (len(rows), *array.shape[1:])
         if not isinstance(part, np.ndarray) or part.shape != wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tarfile
@@ -16,6 +15,7 @@ import numpy as np
 from .arrays import idx
 from .batches import check_at_least_1
 from .download import File, FileSet, fetch, find
+from .tables import near
 from .text import Text, text
 
 __all__ = [
@@ -271,8 +271,8 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, *, dtype: str = "float
     Parameters
     ----------
     data_dir : path, optional
-        Folder with, or for, the folder ``mnist`` of the files; by default what the environment variable GPUBP_DATA
-        names, or ``gpubp`` in the user's cache folder.
+        Folder with the files, or with, or for, a folder ``mnist`` of them; by default what the environment variable
+        GPUBP_DATA names, or ``gpubp`` in the user's cache folder.
     dtype : str
         Floating-point dtype of the images, or ``"uint8"`` for the bytes as they are, from 0 to 255.
     download : bool
@@ -409,51 +409,46 @@ def _scaled(images: np.ndarray, top: int, dtype: str) -> np.ndarray:
     return x
 
 
-class _Named(NamedTuple):
-    """A data set by name: what it is, and how it is had for a folder, dtype, and whether to download."""
-
-    about: str
-    load: Callable[[Any, str, bool], Dataset]
-
-
-_SETS = {
-    "digits": _Named(
+#: By name: what a set is, and how it is had for a folder, a dtype, and whether to download.
+_SETS: dict[str, tuple[str, Callable[[Any, str, bool], Dataset]]] = {
+    "digits": (
         "1437 + 360 handwritten digits of 8 x 8 pixels; Alpaydin, Kaynak 1998; CC BY 4.0; in the package",
         lambda where, dtype, download: digits(dtype),
     ),
-    "xor": _Named(
+    "xor": (
         "the four rows of exclusive or, to learn from and to test with",
         lambda where, dtype, download: Dataset(xor(dtype), xor(dtype)),
     ),
-    "autoencoder8": _Named(
+    "autoencoder8": (
         "eight one-hot vectors, each its own target, to learn from and to test with",
         lambda where, dtype, download: Dataset(autoencoder8(dtype), autoencoder8(dtype)),
     ),
-    "moons": _Named(
+    "moons": (
         "1000 + 1000 points of two half circles, drawn",
         lambda where, dtype, download: Dataset(moons(dtype=dtype), moons(seed=1, dtype=dtype)),
     ),
-    "spirals": _Named(
+    "spirals": (
         "1000 + 1000 points of two spiral arms, drawn",
         lambda where, dtype, download: Dataset(spirals(dtype=dtype), spirals(seed=1, dtype=dtype)),
     ),
-    "circles": _Named(
+    "circles": (
         "1000 + 1000 points of two circles, drawn",
         lambda where, dtype, download: Dataset(circles(dtype=dtype), circles(seed=1, dtype=dtype)),
     ),
-    "mnist": _Named(_MNIST.about, lambda where, dtype, download: mnist(where, dtype=dtype, download=download)),
-    "fashion-mnist": _Named(
-        _FASHION_MNIST.about, lambda where, dtype, download: fashion_mnist(where, dtype=dtype, download=download)
+    "mnist": (_MNIST.about, lambda where, dtype, download: mnist(where, dtype=dtype, download=download)),
+    "fashion-mnist": (
+        _FASHION_MNIST.about,
+        lambda where, dtype, download: fashion_mnist(where, dtype=dtype, download=download),
     ),
-    "cifar10": _Named(_CIFAR10.about, lambda where, dtype, download: cifar10(where, dtype=dtype, download=download)),
-    "shakespeare": _Named(
+    "cifar10": (_CIFAR10.about, lambda where, dtype, download: cifar10(where, dtype=dtype, download=download)),
+    "shakespeare": (
         _SHAKESPEARE.about,
         lambda where, dtype, download: Dataset(*map(_windows, shakespeare(where, download=download))),
     ),
 }
 
 #: What `load` knows: for each name a line that says what it is, with size, source and licence.
-NAMES = {name: named.about for name, named in _SETS.items()}
+NAMES = {name: about for name, (about, _) in _SETS.items()}
 
 
 def load(
@@ -487,9 +482,8 @@ def load(
     >>> train.inputs.shape, test.inputs.shape
     ((1437, 64), (360, 64))
     """
-    named = _SETS.get(str(name).lower().replace("_", "-"))
-    if named is None:
-        near = difflib.get_close_matches(str(name), _SETS, cutoff=0.5)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"there is no data set {name!r}, but {', '.join(_SETS)}{meant}")
-    return named.load(data_dir, dtype, download)
+    known = str(name).lower().replace("_", "-")
+    if known not in _SETS:
+        raise ValueError(f"there is no data set {name!r}{near(known, list(_SETS))}")
+    _, function = _SETS[known]
+    return function(data_dir, dtype, download)

@@ -101,8 +101,8 @@ def find(files: FileSet, data_dir: str | os.PathLike[str] | None = None) -> Path
     files
         The files.
     data_dir
-        Where the folders of all sets are; by default what the environment variable GPUBP_DATA names, or ``gpubp`` in
-        the user's cache folder.
+        Where the folders of all sets are, or the files themselves; by default what the environment variable GPUBP_DATA
+        names, or ``gpubp`` in the user's cache folder.
 
     Raises
     ------
@@ -110,11 +110,11 @@ def find(files: FileSet, data_dir: str | os.PathLike[str] | None = None) -> Path
         If files are missing or other than expected; the message says which, and where they can be had.
     """
     own = _own_folder(files, data_dir)
-    if not (faults := _faults(files, own)):
-        return own
-    if files.installed and not _faults(files, Path(files.installed)):
-        return Path(files.installed)
-    raise FileNotFoundError(f"the data set {files.name} is not in {own}: {'; '.join(faults)}.\n{_by_hand(files, own)}")
+    for place in [own, own.parent] + [Path(files.installed)] * bool(files.installed):
+        if not _faults(files, place):
+            return place
+    faults = "; ".join(_faults(files, own))
+    raise FileNotFoundError(f"the data set {files.name} is not in {own}: {faults}.\n{_by_hand(files, own)}")
 
 
 def fetch(files: FileSet, data_dir: str | os.PathLike[str] | None = None) -> Path:

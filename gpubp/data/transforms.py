@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..boundary import is_inexact
-from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace
+from ..device import PlainArray, device_of, is_array, move, raw_namespace
 from .checks import Source, check_at_least, check_finite_part, chunks, is_source
 
 __all__ = ["Compose", "Crop", "Draw", "Flip", "Noise", "Normalize", "Transform", "evaluation"]
@@ -123,7 +123,7 @@ class Normalize(Transform):
                 "mean and std must be finite numbers of one shape, and no std negative, got arrays of shape "
                 f"{self.mean.shape} and {self.std.shape}"
             )
-        self._at: dict[tuple[Device, Any], tuple[PlainArray, PlainArray]] = {}
+        self._at: tuple[Any, Any] = None, None
 
     @classmethod
     def fit(cls, x: PlainArray | Source, per: str = "channel") -> Normalize:
@@ -177,12 +177,15 @@ class Normalize(Transform):
         x *= scale
         return x
 
-    def _constants(self, xp: Any, x: PlainArray) -> tuple[PlainArray, PlainArray]:
-        key = device_of(x), x.dtype
-        if key not in self._at:
-            scale = 1 / np.where(self.std > 0, self.std, 1)
-            self._at[key] = tuple(xp.astype(move(a, key[0]), x.dtype) for a in (self.mean, scale))
-        return self._at[key]
+    def _constants(self, xp: Any, x: PlainArray) -> Any:
+        """Return mean and 1 / std where `x` is, of a row's shape, since it costs time to repeat a few channels."""
+        key, constants = self._at
+        wanted = device_of(x), x.dtype, tuple(x.shape[1:])
+        if key != wanted:
+            rows = (np.broadcast_to(a, wanted[2]) for a in (self.mean, 1 / np.where(self.std > 0, self.std, 1)))
+            constants = [xp.astype(move(np.ascontiguousarray(a), wanted[0]), x.dtype) for a in rows]
+            self._at = wanted, constants
+        return constants
 
     @property
     def evaluation(self) -> Transform:
@@ -223,8 +226,12 @@ class Flip(Transform):
         xp = raw_namespace(x)
         if not -x.ndim < self.axis < x.ndim:
             raise ValueError(f"Flip({self.axis}) wants a batch with that axis, got x of shape {tuple(x.shape)}")
-        turned = np.reshape(draw.uniform() < self.p, (-1, *(1 for _ in x.shape[1:])))
-        return xp.where(move(turned, device_of(x)), xp.flip(x, axis=self.axis), x)
+        where, order = device_of(x), np.arange(x.shape[0])
+        rows = np.flatnonzero(draw.uniform() < self.p)
+        order[rows] = x.shape[0] + np.arange(len(rows))
+        backwards = move(np.arange(x.shape[self.axis])[::-1], where)
+        turned = xp.take(xp.take(x, move(rows, where), axis=0), backwards, axis=self.axis)
+        return xp.take(xp.concat([x, turned], axis=0), move(order, where), axis=0)
 
 
 class Crop(Transform):
@@ -255,9 +262,14 @@ class Crop(Transform):
             x = xp.concat([zeros, x, zeros], axis=axis)
         shift = draw.integers(2 * p + 1, (2,))
         lines = np.arange(n)[:, None] * (height + 2 * p) + shift[:, :1] + np.arange(height)
-        places = (lines * (width + 2 * p) + shift[:, 1:])[..., None] + np.arange(width)
-        flat = xp.reshape(x, (-1, *rest))
-        return xp.reshape(xp.take(flat, move(places.ravel(), device_of(x)), axis=0), (n, height, width, *rest))
+        starts = lines * (width + 2 * p) + shift[:, 1:]
+        if isinstance(x, np.ndarray):  # a line at a time
+            size = math.prod(rest)
+            found = np.lib.stride_tricks.sliding_window_view(x.reshape(-1), width * size)[starts * size]
+        else:
+            places = move((starts[..., None] + np.arange(width)).ravel(), device_of(x))
+            found = xp.take(xp.reshape(x, (-1, *rest)), places, axis=0)
+        return xp.reshape(found, (n, height, width, *rest))
 
 
 class Noise(Transform):

@@ -391,6 +391,12 @@ def test_a_package_may_have_compressed_a_file_anew(package, tmp_path):
     assert (fetch(files, tmp_path) / "a.bin").read_bytes() == B
 
 
+def test_files_may_stand_in_the_folder_that_is_named(tmp_path):
+    (tmp_path / "a.bin").write_bytes(A)
+    assert fetch(FileSet("set", "", (File("a.bin", sha(A)),)), tmp_path) == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
 def test_an_installed_data_set_is_used_where_it_is(tmp_path):
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "a.bin").write_bytes(A)
