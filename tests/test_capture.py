@@ -700,7 +700,7 @@ def elementwise():
 OPTIMIZERS = {
     "Adam": lambda net: optim.Adam(net, 0.01, clip_norm=1.0),
     "AdamW": lambda net: optim.AdamW(net, 0.01, weight_decay=0.1),
-    "SGD": lambda net: optim.SGD(net, 0.05, momentum=0.9, nesterov=True, skip_nonfinite=True),
+    "SGD": lambda net: optim.SGD(net, 0.05, momentum=0.9, nesterov=True, nonfinite="skip"),
     "scaled": lambda net: optim.Adam(net, 0.01, loss_scale="dynamic"),
 }
 

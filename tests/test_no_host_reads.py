@@ -52,6 +52,11 @@ OPTIMIZERS = {
     "Nesterov": lambda net: optim.SGD(net, 0.1, momentum=0.9, nesterov=True),
     "Adam": lambda net: optim.Adam(net, 0.1, weight_decay=0.1),
     "AdamW": lambda net: optim.AdamW(net, 0.1),
+    "Adagrad": lambda net: optim.Adagrad(net, 0.1, lr_decay=0.1, initial=0.1),
+    "RMSprop": lambda net: optim.RMSprop(net, 0.1, centered=True, momentum=0.9),
+    "AMSGrad": lambda net: optim.Adam(net, 0.1, amsgrad=True, nonfinite="stop"),
+    "Lion": lambda net: optim.Lion(net, 0.01, groups={"*.b": {"weight_decay": 0.1, "lr": lambda k: 0.1 / (1 + k)}}),
+    "Muon": lambda net: optim.Muon(net, 0.1, clip_value=0.1),
     "AdamW, clipped and scaled": lambda net: optim.AdamW(net, 0.1, clip_norm=1.0, loss_scale="dynamic"),
 }
 
@@ -59,7 +64,7 @@ OPTIMIZERS = {
 def test_every_loss_and_optimizer_is_here():
     assert {name.partition(" ")[0] for name in STEPS} == set(losses.__all__)
     kinds = {type(make(net_of(load("numpy")))) for make in OPTIMIZERS.values()}
-    assert {kind.__name__ for kind in kinds} == set(optim.__all__) - {"LossScale", "Optimizer", "schedules"}
+    assert {kind.__name__ for kind in kinds} == set(optim.__all__) - {"Average", "LossScale", "Optimizer", "schedules"}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -67,13 +72,14 @@ def test_every_loss_and_optimizer_is_here():
 def test_a_step(there, step, optimizer):
     loss, target = STEPS[step]
     net, x, y = net_of(there, nn.relu, nn.tanh, nn.sigmoid, wide, nn.identity), there.asarray(X), there.asarray(target)
-    opt = OPTIMIZERS[optimizer](net)
+    opt, average = OPTIMIZERS[optimizer](net), optim.Average(net)
     before = there.to_numpy(net.layers[0].W)
     run = bp.value_and_grad(lambda net, x, y: loss(net(x), y))
     with there.xp.no_host_reads():
         for _ in range(2):
-            _, grads = run(net, x, y)
-            opt.step(grads)
+            value, grads = run(net, x, y)
+            opt.step(grads, value)
+            average.update()
     assert not np.array_equal(there.to_numpy(net.layers[0].W), before)
 
 

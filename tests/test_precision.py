@@ -214,7 +214,7 @@ def test_a_scale_begun_later_keeps_the_state():
     opts = [optim.Adam(net, lr=0.01), optim.Adam(other, lr=0.01)]
     for n in range(6):
         if n == 3:
-            opts[0].scale_loss(256.0)
+            opts[0].guard(loss_scale=256.0)
         for opt, one in zip(opts, (net, other), strict=True):
             f = bp.mixed(mse, "bfloat16", opt)
             opt.step(bp.grad(f)(one, x, Y))

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from operator import is_not
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
+from ..boundary import is_complex
 from ..capture import Member, NotCapturable, recording
 from ..device import device_of, library, move, raw_namespace, to_numpy
-from ..functions.update import COUNTS, Guard, LossScale, Store, Update, check_number
+from ..functions.update import COUNTS, NONFINITE, Guard, LossScale, Settings, Store, Update, check_number
 from ..fused import load_kernels
 from ..layout import Layout
 from ..namespace import twin_of
 from ..nn.parameter import check_built
+from ..nn.surgery import listed_paths
 from ..tree import leaves_with_paths
 
+#: Settings that are True or False.
+SWITCHES = ("nesterov", "decoupled", "centered", "amsgrad", "maximize", "match_adam", "orthogonal")
 
-class Optimizer(Member, ABC):
+
+class Guarding(TypedDict, total=False):
+    """What is done to all gradients; see `Optimizer`."""
+
+    clip_norm: float | None
+    clip_value: float | None
+    nonfinite: str
+    loss_scale: LossScale | float | str | None
+
+
+class Options(Guarding, total=False):
+    """The options that all optimizers have; see `Optimizer`."""
+
+    groups: Mapping[str, Mapping[str, Any]] | None
+    maximize: bool
+
+
+class Optimizer(Member):
     """Changes the arrays of a net (or of a tree of dicts and lists) step by step against their gradients.
 
     Where the library's arrays are writable and an in-place step is known (NumPy, CuPy), the optimizer puts views of
@@ -33,21 +55,37 @@ class Optimizer(Member, ABC):
     tree
         A built net, or a dict or list that holds arrays.
     lr
-        Learning rate; may be changed between steps.
+        Learning rate; may be changed between steps. Or a schedule: a function of the number of the step, from 0, such
+        as those of `gpubp.optim.schedules`; it is called on the host.
+    groups
+        Other settings for some of the parameters, by paths, such as ``"layers[0].W"``, parts of the net, such as
+        ``"layers[0]"``, or patterns in which ``*`` stands for anything: ``{"*.b": {"weight_decay": 0.0}}``. Where
+        several fit, the later ones are added. What else is said here is for all parameters together.
+    maximize
+        Whether to ascend.
     clip_norm
         The Euclidean norm over all gradients to which they are brought where theirs is larger, as by PyTorch's
         ``clip_grad_norm_``; None leaves them as they are, ``math.inf`` only measures.
-    skip_nonfinite
-        Whether a step with a gradient that is infinite or NaN is left out, so that parameters, state and the number of
-        steps stay as they are.
+    clip_value
+        The largest absolute value of any gradient's element; larger ones are brought to it. Not with `clip_norm`.
+    nonfinite
+        What is done with a gradient that is infinite or NaN: ``"ignore"``: as with others. ``"skip"``: the step is left
+        out, so that parameters, state and the number of steps stay as they are. ``"stop"``: so are all steps after it,
+        until `clear` is called; `failed` says which was the first.
     loss_scale
         None, a factor, ``"dynamic"`` for ``LossScale()``, or a `LossScale`: by what the loss was multiplied, as
-        `scale` says, when the gradient was computed. A dynamic one skips steps that are not finite.
+        `scale` says, when the gradient was computed. A dynamic one skips steps that are not finite, and is lowered;
+        that alone neither counts in `failed` nor stops.
 
     Attributes
     ----------
     tree
         The net or tree that it changes.
+    lr_factor : float
+        By which every learning rate is multiplied; 1 until it is changed.
+    calls : int
+        How many times `step` was called, which is the number of the next step to a schedule. A state has it as the sum
+        of ``steps`` and ``skipped``.
 
     Raises
     ------
@@ -59,43 +97,85 @@ class Optimizer(Member, ABC):
         If the net has not been built.
     """
 
-    update: Update  #: the arithmetic of one step
-    slots = 0  #: arrays of state for each parameter
+    rule: Update  #: the arithmetic of one step
+    names: tuple[str, ...] = ("lr",)  #: of the settings, which are attributes and may differ among groups
 
-    def __init__(
-        self,
-        tree: Any,
-        lr: float,
-        *,
-        clip_norm: float | None = None,
-        skip_nonfinite: bool = False,
-        loss_scale: LossScale | float | str | None = None,
-    ) -> None:
-        guard = _guard(clip_norm, skip_nonfinite, loss_scale)
+    def __init__(self, tree: Any, lr: Any, **options: Unpack[Options]) -> None:
+        if unknown := [name for name in options if name not in Options.__annotations__]:
+            kind = type(self).__name__
+            known = ", ".join((*self.names, *Options.__annotations__))
+            raise TypeError(f"{kind} has no option {', '.join(unknown)}; it has {known}")
+        groups = options.pop("groups", None) or {}
+        self.maximize = options.pop("maximize", False)
+        guard = _guard(**options)  # type: ignore[misc]
         check_built(tree)
-        self.lr = lr
+        self.lr, self.lr_factor, self.calls = lr, 1.0, 0
         self.tree, self._layout = tree, Layout(tree)
         arrays = self._layout.read(tree)
         if not arrays:
             raise TypeError(f"{type(self).__name__} found no floating-point array in {type(tree).__name__}")
         if len(libraries := {library(x) for x in arrays}) > 1:
             raise TypeError(f"an optimizer works on arrays of one library, got {', '.join(sorted(libraries))}")
+        if guard.clip_value is not None and any(is_complex(x) for x in arrays):
+            raise TypeError("clip_value is for real parameters; clip_norm is for complex ones too")
         first: dict[int, int] = {}
         self._first = [first.setdefault(id(x), k) for k, x in enumerate(arrays)]  # of the places an array stands in
         self._own = sorted(set(self._first))
         self._specs = [(tuple(x.shape), x.dtype) for x in arrays]
         self._shapes = [self._specs[k][0] for k in self._own]
-        name = twin_of(arrays[0]).library
-        load_kernels(name)
-        make = Store.of_library.get(name, Store)
-        self._store = make(self.update, [arrays[k] for k in self._own], self.slots, guard)
+        self._group(groups, arrays)
+        for other in self._others:
+            check_settings(self.settings() | {"maximize": self.maximize} | other)
+        load_kernels(name := twin_of(arrays[0]).library)
+        self._make = Store.of_library.get(name, Store)
+        self._store = self._store_for(guard)
         self._put()
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of the update."""
+        """Return the keyword arguments of the update, as they are outside of all groups."""
+        return {name: getattr(self, name) for name in self.names}
 
-    def step(self, grads: Any) -> None:
+    def settings_for(self, p: Any) -> dict[str, Any]:
+        """Return the settings that follow from a parameter's shape and dtype, whatever its groups say."""
+        return {}
+
+    def _group(self, groups: Mapping[str, Mapping[str, Any]], arrays: Sequence[Any]) -> None:
+        """Find each parameter's group: those that differ in the same settings are one."""
+        paths: dict[int, list[str]] = {}
+        for path, k in zip(self._layout.paths, self._first, strict=True):
+            paths.setdefault(k, []).append(path)
+        patterns = _patterns(groups, self._layout.paths, (*self.names, "maximize"))
+        self._others: list[dict[str, Any]] = []
+        self._groups: list[int] = []
+        for k in self._own:
+            other: dict[str, Any] = {}
+            for pattern, options in patterns:
+                if any(map(pattern.match, paths[k])):
+                    other |= options
+            other |= self.settings_for(arrays[k])
+            if other not in self._others:
+                self._others.append(other)
+            self._groups.append(self._others.index(other))
+
+    def _store_for(self, guard: Guard) -> Store:
+        arrays = self._layout.read(self.tree)
+        return self._make(self.rule, [arrays[k] for k in self._own], self._groups, self._settings(), guard)
+
+    def _settings(self) -> list[Settings]:
+        """The keyword arguments of the next update of each group."""
+        own = self.settings()
+        if self.maximize:
+            own["maximize"] = True
+        found = []
+        for other in self._others:
+            settings = own | other
+            if "lr" in settings:
+                lr = settings["lr"]
+                settings["lr"] = (lr(self.calls) if callable(lr) else lr) * self.lr_factor
+            found.append(settings)
+        return found
+
+    def step(self, grads: Any, value: Any = None) -> None:
         """Change every parameter once.
 
         Parameters
@@ -104,12 +184,18 @@ class Optimizer(Member, ABC):
             The gradient, a tree like the one given to the optimizer, as `gpubp.value_and_grad` returns it, of the same
             dtypes. It is not changed. Parameters whose gradient is None, since they are frozen, stay as they are, and
             so does what the optimizer remembers of them.
+        value
+            The loss, a 0-d array where the parameters are: one that is not finite counts as such a gradient.
 
         Raises
         ------
         TypeError, ValueError
-            If it has another structure, an array of another shape, or no array at all.
+            If the gradient has another structure, an array of another shape, or no array at all; if the value is no
+            0-d array.
         """
+        if value is not None and getattr(value, "shape", None) != ():
+            given = getattr(value, "shape", type(value).__name__)
+            raise TypeError(f"value must be the loss, a 0-d array, got {given}")
         try:
             arrays = self._layout.read(self.tree)
             if any(map(is_not, arrays, self._known)):
@@ -123,16 +209,20 @@ class Optimizer(Member, ABC):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             self._explain(grads)
             raise
-        store, settings, now = self._store, self.settings(), recording()
+        store, settings, now = self._store, self._settings(), recording()
         if now is not None:
             if not store.is_device:
                 raise NotCapturable("its optimizer makes new arrays at every step, for want of a kernel for its dtypes")
+            if any(self is member for member in now.members):
+                raise NotCapturable("its optimizer takes two steps, where a launch counts one")
             now.join(self)
         elif store.is_device:
             store.refresh(settings)
-        store.step(gradients, settings)
+        store.step(gradients, settings, value)
         if store.replaces:
             self._put()
+        if now is None:
+            self.calls += 1
 
     # -- captured steps: see `gpubp.capture.Member`
 
@@ -145,7 +235,8 @@ class Optimizer(Member, ABC):
         arrays = self._layout.read(self.tree)
         if any(map(is_not, arrays, self._known)):
             self._adopt(arrays)
-        self._store.refresh(self.settings())
+        self._store.refresh(self._settings())
+        self.calls += 1
 
     # -- reports; those that are numbers are read from the device, where there is one
 
@@ -158,6 +249,19 @@ class Optimizer(Member, ABC):
     def skipped(self) -> int:
         """How many steps were skipped, since a gradient was not finite."""
         return _read(self._store.skipped)
+
+    @property
+    def failed(self) -> Any:
+        """Which call of `step`, counted from 0, was the first that was not finite.
+
+        It is a 0-d array where the parameters are, and -1 if there was none since `clear`, and always with
+        ``nonfinite="ignore"``.
+        """
+        return self._store.count("failed")
+
+    def clear(self) -> None:
+        """Forget what failed; an optimizer that has stopped steps again."""
+        self._store.clear()
 
     @property
     def norm(self) -> Any:
@@ -175,25 +279,42 @@ class Optimizer(Member, ABC):
         """
         return self._store.scale
 
-    def scale_loss(self, loss_scale: LossScale | float | str) -> None:
-        """Expect the gradients of a scaled loss from now on, as if the option `loss_scale` had been given at first."""
+    @property
+    def nonfinite(self) -> str:
+        """What is done with a gradient that is not finite."""
+        return self._store.guard.nonfinite
+
+    def guard(self, **options: Unpack[Guarding]) -> None:
+        """Change some of the options clip_norm, clip_value, nonfinite and loss_scale from now on.
+
+        A loss scale that is given begins as at first; all else that the optimizer remembers stays.
+        """
+        known: Guarding = self._store.guard._asdict()  # type: ignore[assignment]
+        self._renew(_guard(**(known | options)), "loss_scale" in options)
+
+    def _renew(self, guard: Guard, scaled_anew: bool = False) -> None:
+        """Have another store for the same state."""
         old = self._store
-        guard = _guard(old.guard.clip_norm, old.guard.skip, loss_scale)
-        arrays = self._layout.read(self.tree)
-        new = type(old)(self.update, [arrays[k] for k in self._own], self.slots, guard)
+        new = self._store_for(guard)
         slots = [tuple(old.xp.asarray(x, copy=True) for x in state) for state in old.slots]
-        new.restore(slots, {name: old.count(name) for name in COUNTS}, new.scale)
+        new.restore(slots, {name: old.count(name) for name in COUNTS}, new.scale if scaled_anew else old.scale)
         self._store = new
         self._put()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = new = copy.copy(self)
+        new.tree, new._others = copy.deepcopy(self.tree, memo), [dict(other) for other in self._others]
+        new._renew(self._store.guard)
+        return new
 
     # -- files
 
     def state(self) -> dict[str, Any]:
         """Return copies of all that the optimizer remembers, by name, as arrays where the parameters are.
 
-        ``steps``, ``skipped``, ``good`` (steps in a row without overflow since the loss scale changed) and, if there
-        is a loss scale, ``scale``: 0-d arrays. And for each parameter its arrays of state, named by what they are and
-        the path, such as ``m layers[0].W``.
+        ``steps``, ``skipped``, ``good`` (steps in a row without overflow since the loss scale changed), ``failed`` and,
+        if there is a loss scale, ``scale``: 0-d arrays. And for each parameter its arrays of state, named by what they
+        are and the path, such as ``m layers[0].W``.
         """
         xp = raw_namespace(self._store.arrays[0])
         return {name: xp.asarray(x, copy=True) for name, x in self._remembered().items()}
@@ -227,10 +348,14 @@ class Optimizer(Member, ABC):
         where, xp = device_of(store.arrays[0]), raw_namespace(store.arrays[0])
         new = {name: xp.astype(move(state[name], where), x.dtype) for name, x in own.items()}
         store.restore(
-            [tuple(new[f"{name} {path}"] for name in store.names) for path in self._own_paths()],
+            [
+                tuple(new[f"{name} {path}"] for name in names)
+                for names, path in zip(store.names, self._own_paths(), strict=True)
+            ],
             {name: new[name] for name in COUNTS},
             new.get("scale"),
         )
+        self.calls = self.steps + self.skipped
 
     def _remembered(self) -> dict[str, Any]:
         """The parts of the state by name, as they are now."""
@@ -238,8 +363,8 @@ class Optimizer(Member, ABC):
         found = {name: store.count(name) for name in COUNTS}
         if store.scale is not None:
             found["scale"] = store.scale
-        for path, slots in zip(self._own_paths(), store.slots, strict=True):
-            found |= {f"{name} {path}": x for name, x in zip(store.names, slots, strict=True)}
+        for path, names, slots in zip(self._own_paths(), store.names, store.slots, strict=True):
+            found |= {f"{name} {path}": x for name, x in zip(names, slots, strict=True)}
         return found
 
     def _own_paths(self) -> list[str]:
@@ -300,11 +425,53 @@ def _read(count: Any) -> int:
     return count if type(count) is int else int(to_numpy(count))
 
 
-def _guard(clip_norm: float | None, skip_nonfinite: bool, loss_scale: LossScale | float | str | None) -> Guard:
-    if clip_norm is not None:
-        check_number("clip_norm", clip_norm)
-        if not clip_norm > 0:
-            raise ValueError(f"clip_norm must be above 0 or None, got {clip_norm}")
+def _patterns(groups: Any, paths: Sequence[str], names: Sequence[str]) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """What finds the paths of each group, and its settings."""
+    if not isinstance(groups, Mapping) or not all(isinstance(options, Mapping) for options in groups.values()):
+        raise TypeError(f'groups must be a dict of dicts such as {{"*.b": {{"lr": 0.1}}}}, got {groups!r}')
+    found = []
+    for text, options in groups.items():
+        pattern = re.compile(".*".join(map(re.escape, text.split("*"))) + r"($|[.\[])")
+        if not any(map(pattern.match, paths)):
+            raise ValueError(f"groups: there is no parameter at {text!r}; {listed_paths(paths)}")
+        if unknown := [name for name in options if name not in names]:
+            raise ValueError(f"groups: {text!r} sets {', '.join(unknown)}; what may differ are {', '.join(names)}")
+        found.append((pattern, dict(options)))
+    return found
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings out of their range."""
+    for name, value in settings.items():
+        if isinstance(value, bool) or name in SWITCHES:
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
+        elif name == "betas":
+            if not all(0.0 <= beta < 1.0 for beta in value):
+                raise ValueError(f"betas must be from 0 to below 1, got {value}")
+        elif name != "lr" or not callable(value):
+            check_number(name, value)
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+    if settings.get("nesterov") and not settings["momentum"]:
+        raise ValueError("nesterov=True needs a momentum above 0")
+
+
+def _guard(
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    nonfinite: str = "ignore",
+    loss_scale: LossScale | float | str | None = None,
+) -> Guard:
+    for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if bound is not None:
+            check_number(name, bound)
+            if isinstance(bound, bool) or not bound > 0:
+                raise ValueError(f"{name} must be above 0 or None, got {bound}")
+    if clip_norm is not None and clip_value is not None:
+        raise ValueError("clip_norm and clip_value exclude each other: give one of them")
+    if nonfinite not in NONFINITE:
+        raise ValueError(f"nonfinite must be 'ignore', 'skip' or 'stop', got {nonfinite!r}")
     if isinstance(loss_scale, str):
         if loss_scale != "dynamic":
             raise ValueError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
@@ -313,5 +480,6 @@ def _guard(clip_norm: float | None, skip_nonfinite: bool, loss_scale: LossScale 
         if not isinstance(loss_scale, Real):
             raise TypeError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
         loss_scale = LossScale(float(loss_scale), growth=1.0, backoff=1.0)
-    skip = skip_nonfinite or (loss_scale is not None and loss_scale.dynamic)
-    return Guard(clip_norm, skip, loss_scale)
+    if nonfinite == "ignore" and loss_scale is not None and loss_scale.dynamic:
+        nonfinite = "skip"
+    return Guard(clip_norm, clip_value, nonfinite, loss_scale)

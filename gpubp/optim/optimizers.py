@@ -1,13 +1,14 @@
-"""Gradient descent and Adam. Step for step they equal PyTorch's optimizers of the same names."""
+"""The optimizers. Step for step they equal PyTorch's of the same names, where PyTorch has them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from ..functions.update import LossScale, adam, check_number, sgd
-from .optimizer import Optimizer
+from ..boundary import is_complex
+from ..functions import update as rules
+from .optimizer import Optimizer, Options
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "RMSprop"]
 
 
 class SGD(Optimizer):
@@ -18,46 +19,124 @@ class SGD(Optimizer):
     tree
         A built net, or a dict or list that holds arrays; see `Optimizer`.
     lr
-        Learning rate.
+        Learning rate, or a schedule.
     momentum
         Factor μ by which past gradients keep moving the parameters.
+    dampening
+        Share τ of a new gradient that does not go into the momentum.
     nesterov
         Whether to look ahead along the momentum.
     weight_decay
         Factor λ of an L2 penalty ½ λ ‖p‖² on every parameter.
-    clip_norm, skip_nonfinite, loss_scale
+    decoupled
+        Whether parameters shrink by the factor 1 - lr λ instead.
+    **options
         See `Optimizer`.
     """
 
-    update = sgd
+    rule = rules.sgd
+    names = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "decoupled")
 
     def __init__(
         self,
         tree: Any,
-        lr: float,
+        lr: Any,
         *,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        clip_norm: float | None = None,
-        skip_nonfinite: bool = False,
-        loss_scale: LossScale | float | str | None = None,
+        decoupled: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        _check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if nesterov and not momentum:
-            raise ValueError("nesterov=True needs a momentum above 0")
-        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
-        self.slots = 1 if momentum else 0
-        super().__init__(tree, lr, clip_norm=clip_norm, skip_nonfinite=skip_nonfinite, loss_scale=loss_scale)
+        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        super().__init__(tree, lr, **options)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of the update."""
-        return {
-            "lr": self.lr,
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "weight_decay": self.weight_decay,
-        }
+
+class Adagrad(Optimizer):
+    """Adagrad; see `gpubp.functions.update.adagrad`.
+
+    Parameters
+    ----------
+    tree
+        A built net, or a dict or list that holds arrays; see `Optimizer`.
+    lr
+        Learning rate, or a schedule.
+    lr_decay
+        Decay η of the learning rate.
+    initial
+        The sum s₀ of squares at the start; PyTorch calls it ``initial_accumulator_value``.
+    eps
+        Added to the denominator.
+    weight_decay, decoupled
+        See `SGD`.
+    **options
+        See `Optimizer`.
+    """
+
+    rule = rules.adagrad
+    names = ("lr", "lr_decay", "initial", "eps", "weight_decay", "decoupled")
+
+    def __init__(
+        self,
+        tree: Any,
+        lr: Any = 1e-2,
+        *,
+        lr_decay: float = 0.0,
+        initial: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        self.lr_decay, self.initial, self.eps = lr_decay, initial, eps
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        super().__init__(tree, lr, **options)
+
+
+class RMSprop(Optimizer):
+    """RMSprop; see `gpubp.functions.update.rmsprop`.
+
+    Parameters
+    ----------
+    tree
+        A built net, or a dict or list that holds arrays; see `Optimizer`.
+    lr
+        Learning rate, or a schedule.
+    alpha
+        Decay rate α of the running means.
+    eps
+        Added to the denominator.
+    centered
+        Whether to divide by the standard deviation of the gradient instead of the root of its mean square.
+    momentum
+        Factor μ by which past steps keep moving the parameters.
+    weight_decay, decoupled
+        See `SGD`.
+    **options
+        See `Optimizer`.
+    """
+
+    rule = rules.rmsprop
+    names = ("lr", "alpha", "eps", "centered", "momentum", "weight_decay", "decoupled")
+
+    def __init__(
+        self,
+        tree: Any,
+        lr: Any = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        centered: bool = False,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        self.alpha, self.eps, self.centered, self.momentum = alpha, eps, centered, momentum
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        super().__init__(tree, lr, **options)
 
 
 class Adam(Optimizer):
@@ -68,48 +147,37 @@ class Adam(Optimizer):
     tree
         A built net, or a dict or list that holds arrays; see `Optimizer`.
     lr
-        Learning rate.
+        Learning rate, or a schedule.
     betas
         Decay rates β₁, β₂ of the running means of the gradient and of its square.
     eps
         Added to the denominator.
-    weight_decay
-        Factor λ of an L2 penalty ½ λ ‖p‖² on every parameter.
-    clip_norm, skip_nonfinite, loss_scale
+    amsgrad
+        Whether to divide by the largest mean square so far.
+    weight_decay, decoupled
+        See `SGD`.
+    **options
         See `Optimizer`.
     """
 
-    update = adam
-    slots = 2
-    decoupled = False
+    rule = rules.adam
+    names = ("lr", "betas", "eps", "amsgrad", "weight_decay", "decoupled")
 
     def __init__(
         self,
         tree: Any,
-        lr: float = 1e-3,
+        lr: Any = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        amsgrad: bool = False,
         weight_decay: float = 0.0,
-        clip_norm: float | None = None,
-        skip_nonfinite: bool = False,
-        loss_scale: LossScale | float | str | None = None,
+        decoupled: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        _check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must be from 0 to below 1, got {betas}")
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        super().__init__(tree, lr, clip_norm=clip_norm, skip_nonfinite=skip_nonfinite, loss_scale=loss_scale)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of the update."""
-        return {
-            "lr": self.lr,
-            "betas": self.betas,
-            "eps": self.eps,
-            "weight_decay": self.weight_decay,
-            "decoupled": self.decoupled,
-        }
+        self.betas, self.eps, self.amsgrad = betas, eps, amsgrad
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        super().__init__(tree, lr, **options)
 
 
 class AdamW(Adam):
@@ -120,45 +188,122 @@ class AdamW(Adam):
     tree
         A built net, or a dict or list that holds arrays; see `Optimizer`.
     lr
-        Learning rate.
-    betas
-        Decay rates β₁, β₂ of the running means of the gradient and of its square.
-    eps
-        Added to the denominator.
+        Learning rate, or a schedule.
+    betas, eps, amsgrad
+        See `Adam`.
     weight_decay
         Factor λ.
-    clip_norm, skip_nonfinite, loss_scale
+    **options
         See `Optimizer`.
     """
-
-    decoupled = True
 
     def __init__(
         self,
         tree: Any,
-        lr: float = 1e-3,
+        lr: Any = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        amsgrad: bool = False,
         weight_decay: float = 1e-2,
-        clip_norm: float | None = None,
-        skip_nonfinite: bool = False,
-        loss_scale: LossScale | float | str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            tree,
-            lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            skip_nonfinite=skip_nonfinite,
-            loss_scale=loss_scale,
+            tree, lr, betas=betas, eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, decoupled=True, **options
         )
 
 
-def _check_not_negative(**settings: float) -> None:
-    for name, value in settings.items():
-        check_number(name, value)
-        if not value >= 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+class Lion(Optimizer):
+    """Lion, whose steps have the sign of an interpolated momentum alone; see `gpubp.functions.update.lion`.
+
+    Parameters
+    ----------
+    tree
+        A built net, or a dict or list that holds arrays; see `Optimizer`.
+    lr
+        Learning rate, or a schedule: some 3 to 10 times smaller than for AdamW.
+    betas
+        β₁ and β₂, by which the momentum is interpolated and kept.
+    weight_decay, decoupled
+        See `SGD`.
+    **options
+        See `Optimizer`.
+    """
+
+    rule = rules.lion
+    names = ("lr", "betas", "weight_decay", "decoupled")
+
+    def __init__(
+        self,
+        tree: Any,
+        lr: Any = 1e-4,
+        *,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        decoupled: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        self.betas, self.weight_decay, self.decoupled = betas, weight_decay, decoupled
+        super().__init__(tree, lr, **options)
+
+
+class Muon(Optimizer):
+    """Muon, whose steps of a matrix are its orthogonalized momentum; see `gpubp.functions.update.muon`.
+
+    Real parameters of two and more axes are such matrices, the last axis their columns. All others are stepped by
+    AdamW, and so should be embeddings and the last layer of a net: ``groups={"layers[4]": {"orthogonal": False}}``.
+
+    Parameters
+    ----------
+    tree
+        A built net, or a dict or list that holds arrays; see `Optimizer`.
+    lr
+        Learning rate, or a schedule.
+    momentum
+        Decay rate μ of the running mean of the gradient.
+    nesterov
+        Whether to look ahead along the momentum.
+    iterations
+        Of the Newton-Schulz iteration, which is computed in the parameter's own precision.
+    match_adam
+        Whether the steps of matrices are as large as Adam's, so that one learning rate fits all parameters; else they
+        are scaled as in the definition, by √max(1, columns / rows), and learning rates of some 0.02 are usual.
+    betas, eps
+        Of AdamW; see `Adam`.
+    weight_decay, decoupled
+        See `SGD`.
+    **options
+        See `Optimizer`.
+    """
+
+    rule = rules.muon
+    names = ("lr", "momentum", "nesterov", "iterations", "match_adam", "betas", "eps", "orthogonal",
+             "weight_decay", "decoupled")  # fmt: skip
+    orthogonal = True
+
+    def __init__(
+        self,
+        tree: Any,
+        lr: Any = 1e-3,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        iterations: int = 5,
+        match_adam: bool = True,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        decoupled: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        self.momentum, self.nesterov, self.iterations, self.match_adam = momentum, nesterov, iterations, match_adam
+        self.betas, self.eps, self.weight_decay, self.decoupled = betas, eps, weight_decay, decoupled
+        super().__init__(tree, lr, **options)
+
+    def fixed_numbers(self) -> Any:
+        """Return the numbers that became part of a captured step."""
+        return [(settings["iterations"], settings["match_adam"]) for settings in self._settings()]
+
+    def settings_for(self, p: Any) -> dict[str, Any]:
+        """Have AdamW for what is no matrix."""
+        return {} if p.ndim >= 2 and not is_complex(p) else {"orthogonal": False}

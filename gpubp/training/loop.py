@@ -244,5 +244,5 @@ def _optimizer(opt: Any, net: Any) -> Optimizer:
 def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool:
     """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
     if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
-        opt.scale_loss("dynamic")
-    return opt._store.guard.skip
+        opt.guard(loss_scale="dynamic")
+    return opt.nonfinite != "ignore"

@@ -82,4 +82,4 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any) -> Step:
 
 
 def _skipped(opt: Any) -> Any:
-    return opt._store.count("skipped") if opt._store.guard.skip else None
+    return opt._store.count("skipped") if opt.nonfinite != "ignore" else None

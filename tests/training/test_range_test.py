@@ -88,7 +88,7 @@ def test_smoothing_keeps_the_mean_and_moves_nothing():
 def test_net_optimizer_and_cells_stay_as_they_were(backend, high):
     def prepared():
         net = map_distinct(backend.asarray, net_of(nn.BatchNorm(16), nn.Dropout(0.2)))
-        opt = optim.Adam(net, 3e-3, skip_nonfinite=True)
+        opt = optim.Adam(net, 3e-3, nonfinite="skip")
         bp.fit(net, loss, opt, DIGITS, steps=3, progress=False)
         return net, opt
 

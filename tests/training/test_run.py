@@ -258,7 +258,7 @@ def test_a_last_batch_of_one_row_is_refused_at_the_start_where_it_must_be():
 @pytest.mark.parametrize(
     "options",
     [{}, {"accumulate": 2}, {"transform": bp.data.transforms.Noise(0.1)}, {"last": "pad", "prefetch": 2}],
-    ids=str,
+    ids=lambda options: ", ".join(options) or "plain",
 )
 def test_two_runs_are_bitwise_equal(options, backend):
     def run():

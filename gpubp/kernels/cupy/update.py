@@ -1,8 +1,8 @@
-"""Optimizer steps on CuPy's arrays: one kernel for all parameters of a dtype, and one of a single block before it.
+"""Optimizer steps on CuPy's arrays: one kernel for a group's parameters of a dtype, one of a single block before all.
 
-Parameters and state of a dtype are views of flat buffers. The gradients stay where they are: a kernel is handed their
-addresses by value. What changes from step to step (learning rate, number of steps, norm, loss scale) is in device
-memory, so that a step can be captured in a CUDA graph and launched again; the host reads none of it.
+Parameters and state of a group and dtype are views of flat buffers. The gradients stay where they are: a kernel is
+handed their addresses by value. What changes from step to step (learning rate, number of steps, norm, loss scale) is in
+device memory, so that a step can be captured in a CUDA graph and launched again; the host reads none of it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from ...device import raw_namespace
 from ...functions import update as definitions
-from ...functions.update import Guard, State, Store, Update
+from ...functions.update import COUNTS, NONFINITE, Guard, Settings, State, Store, Update
 from .common import FLOATS, Kernel, blocks
 
 #: Elements that a warp takes at a time, four in a thread; every array begins at a multiple of it in the flat buffer.
@@ -24,15 +25,23 @@ MANY = 240
 #: Warps in a block, and the most blocks of a launch: some waves of blocks on the largest GPUs.
 WARPS, MOST, MOST_SUMS = 8, 16384, 4096
 
-GIVEN = str.split("lr momentum nesterov beta1 beta2 eps decay decoupled clip_norm skip growth backoff interval dynamic")
-MADE = str.split("steps skipped good norm factor rate root taken")
+#: The numbers of a group that come from the host, and with them those of all; what a step makes of them for each group,
+#: and for all.
+SETTINGS = str.split(
+    "lr maximize weight_decay decoupled momentum dampening nesterov lr_decay initial eps alpha beta1 beta2 bias decay"
+)
+GUARD = str.split("clip_norm clip_value nonfinite growth backoff interval dynamic")
+RATES = str.split("rate root first")
+MADE = str.split("steps skipped good failed norm factor taken")
 
-_GIVEN = np.dtype([(name, "f8") for name in GIVEN])
+_GIVEN = np.dtype([(name, "f8") for name in SETTINGS + GUARD])
 _TABLE = np.dtype([("gradient", "u8", MANY), ("first", "i4", MANY + 1), ("last", "i4", MANY), ("count", "i4")])
 
 _STRUCTS = f"""
 #define SMALLEST_SCALE {definitions.SMALLEST_SCALE!r}f
-struct Given {{ double {", ".join(GIVEN)}; }};
+#define SKIP {NONFINITE.index("skip")}
+struct Given {{ double {", ".join(SETTINGS + GUARD)}; }};
+struct Rates {{ double {", ".join(RATES)}; }};
 struct Step {{ double {", ".join(MADE)}; }};
 struct Table {{
     const T* gradient[{MANY}];  // null where the parameter is frozen
@@ -116,19 +125,26 @@ prepare = Kernel(
     "optimizer_prepare",
     _STRUCTS
     + r"""
-extern "C" __global__ void optimizer_prepare(const Given* from_host, Step* step, float* scale, const double* sums,
-                                             long long count)
+extern "C" __global__ void optimizer_prepare(const Given* groups, Rates* rates, long long many, Step* step,
+                                             float* scale, const double* value, const double* sums, long long count)
 {
-    double sum = 0, bad = 0;
+    double sum = 0, bad = 0, t = step->steps + 1;
     for (long long k = threadIdx.x; k < count; k += blockDim.x) {
         sum += sums[2 * k];
         bad += sums[2 * k + 1];
     }
     sum = block_sum(sum);
     bad = block_sum(bad);
+    for (long long k = threadIdx.x; k < many; k += blockDim.x) {
+        Given given = groups[k];
+        bool is_biased = given.bias && given.beta1;
+        rates[k].rate = given.lr / ((is_biased ? -expm1(log(given.beta1) * t) : 1) * (1 + (t - 1) * given.lr_decay));
+        rates[k].root = given.bias && given.beta2 ? sqrt(-expm1(log(given.beta2) * t)) : 1;
+        rates[k].first = t == 1;
+    }
     if (threadIdx.x) return;
-    Given given = *from_host;
-    bool finite = bad == 0, taken = finite || !given.skip;
+    Given given = groups[0];
+    bool sound = !value || isfinite(*value), finite = bad == 0 && sound, lost = !finite, taken = true;
     double factor = scale ? 1 / double(*scale) : 1;
     if (sums) {
         double norm = sqrt(sum) * factor, clip = given.clip_norm / (norm + 1e-6);
@@ -137,6 +153,7 @@ extern "C" __global__ void optimizer_prepare(const Given* from_host, Step* step,
     }
     if (given.dynamic) {
         float grown = *scale * float(given.growth), less = *scale * float(given.backoff);
+        lost = lost && !(sound && less >= SMALLEST_SCALE);
         step->good = finite ? step->good + 1 : 0;
         if (!finite && less >= SMALLEST_SCALE) *scale = less;
         if (step->good == given.interval) {
@@ -144,13 +161,14 @@ extern "C" __global__ void optimizer_prepare(const Given* from_host, Step* step,
             if (isfinite(grown)) *scale = grown;
         }
     }
-    double t = step->steps + 1;
+    if (given.nonfinite) {
+        if (lost && step->failed < 0) step->failed = step->steps + step->skipped;
+        taken = finite && (given.nonfinite == SKIP || step->failed < 0);
+    }
     step->steps += taken;
     step->skipped += !taken;
     step->taken = taken;
     step->factor = factor;
-    step->rate = given.lr / (given.beta1 ? -expm1(log(given.beta1) * t) : 1);
-    step->root = given.beta2 ? sqrt(-expm1(log(given.beta2) * t)) : 1;
 }
 """,
     {"T": ("float64",)},
@@ -169,95 +187,177 @@ extern "C" __global__ void optimizer_give(const __grid_constant__ Given given, G
     {"T": ("float64",)},
 )
 
-sgd = Kernel(
-    "optimizer_sgd",
-    _STRUCTS
-    + _FOURS
-    + r"""
-extern "C" __global__ void optimizer_sgd(const __grid_constant__ Table table, T* parameters, W* vs,
-                                         const Given* given, const Step* step)
-{
-    if (!step->taken) return;
-    W factor = step->factor, rate = step->rate, decay = given->decay, momentum = given->momentum;
-    bool nesterov = given->nesterov;
-    each_four(table, [&](long long at, const T* gradient, int count, bool aligned) {
-        W g[4], p[4], v[4];
-        load(gradient, count, aligned, g);
-        load(parameters + at, count, true, p);
-        if (vs) load(vs + at, count, true, v);
-        for (int j = 0; j < 4; ++j) {
-            g[j] = g[j] * factor + decay * p[j];
-            if (vs) {
-                v[j] = momentum * v[j] + g[j];
-                g[j] = nesterov ? g[j] + momentum * v[j] : v[j];
-            }
-            p[j] -= rate * g[j];
-        }
-        store(parameters + at, count, p);
-        if (vs) store(vs + at, count, v);
-    });
-}
-""",
-)
 
-adam = Kernel(
-    "optimizer_adam",
-    _STRUCTS
-    + _FOURS
-    + r"""
-extern "C" __global__ void optimizer_adam(const __grid_constant__ Table table, T* parameters, W* ms, W* vs,
-                                          const Given* from_host, const Step* step)
-{
+def elementwise_update(update: str, slots: str, numbers: str, body: str) -> tuple[Kernel, tuple[str, ...]]:
+    """Make a kernel of an update of each element; return it with the names of the arrays of state that it takes.
+
+    Parameters
+    ----------
+    update
+        Its name.
+    slots
+        The names of the arrays of state, in the order of the update's; one that is null reads as 0. Each is a number
+        of an element in the body, and as ``has_NAME`` whether there is such an array.
+    numbers
+        Declarations from ``given``, ``rates`` and ``step``, before the elements.
+    body
+        What changes the parameter ``p`` and the state, given the gradient ``g``; ``lr`` is the learning rate, and
+        ``rate`` that without bias.
+    """
+    names = slots.split()
+
+    def each(text: str) -> str:
+        return "".join(text.replace("NAME", name) for name in names)
+
+    pointers, are_there = each(" W* all_NAME,"), each("const bool has_NAME = all_NAME; ")
+    arrays, elements = each(", NAME_[4] = {}"), each(", NAME = NAME_[j]")
+    loads, kept = each("if (has_NAME) load(all_NAME + at, count, true, NAME_); "), each("NAME_[j] = NAME; ")
+    stores = each("if (has_NAME) store(all_NAME + at, count, NAME_); ")
+    kernel = Kernel(
+        f"optimizer_{update}",
+        _STRUCTS
+        + _FOURS
+        + f"""
+extern "C" __global__ void optimizer_{update}(const __grid_constant__ Table table, T* parameters,{pointers}
+                                         const Given* from_host, const Rates* group, const Step* step)
+{{
     if (!step->taken) return;
     Given given = *from_host;
-    W factor = step->factor, rate = step->rate, inverse = 1 / step->root, eps = given.eps;
-    W keep1 = given.beta1, new1 = 1 - given.beta1, keep2 = given.beta2, new2 = 1 - given.beta2;
-    W decay = given.decoupled ? 0 : given.decay, keep = given.decoupled ? 1 - given.lr * given.decay : 1;
-    each_four(table, [&](long long at, const T* gradient, int count, bool aligned) {
-        W g[4], p[4], m[4], v[4];
-        load(gradient, count, aligned, g);
-        load(parameters + at, count, true, p);
-        load(ms + at, count, true, m);
-        load(vs + at, count, true, v);
-        for (int j = 0; j < 4; ++j) {
-            g[j] = g[j] * factor + decay * p[j];
-            m[j] = keep1 * m[j] + new1 * g[j];
-            v[j] = keep2 * v[j] + new2 * g[j] * g[j];
-            p[j] = keep * p[j] - rate * (m[j] / (sqrt(v[j]) * inverse + eps));
-        }
-        store(parameters + at, count, p);
-        store(ms + at, count, m);
-        store(vs + at, count, v);
-    });
-}
+    Rates rates = *group;
+    W factor = given.maximize ? -step->factor : step->factor, most = given.clip_value, lr = given.lr, rate = rates.rate;
+    W l2 = given.decoupled ? 0 : given.weight_decay, keep = given.decoupled ? 1 - given.lr * given.weight_decay : 1;
+    {are_there}
+    {numbers}
+    each_four(table, [&](long long at, const T* gradient, int count, bool aligned) {{
+        W gs[4], ps[4]{arrays};
+        load(gradient, count, aligned, gs);
+        load(parameters + at, count, true, ps);
+        {loads}
+        for (int j = 0; j < 4; ++j) {{
+            W p = ps[j] * keep, g = gs[j] * factor{elements};
+            g = g > most ? most : g < -most ? -most : g;  // NaN stays NaN
+            g += l2 * p;{body}
+            ps[j] = p;
+            {kept}
+        }}
+        store(parameters + at, count, ps);
+        {stores}
+    }});
+}}
 """,
+    )
+    return kernel, tuple(names)
+
+
+sgd = elementwise_update(
+    "sgd",
+    "v",
+    "W momentum = given.momentum, share = rates.first ? 1 : 1 - given.dampening; bool nesterov = given.nesterov;",
+    """
+            if (has_v) {
+                v = momentum * v + share * g;
+                g = nesterov ? g + momentum * v : v;
+            }
+            p -= lr * g;""",
 )
 
-definitions.sgd.kernels["cupy"], definitions.adam.kernels["cupy"] = sgd, adam
+adagrad = elementwise_update(
+    "adagrad",
+    "s",
+    "W initial = given.initial, eps = given.eps;",
+    """
+            s += g * g;
+            p -= rate * (g / (sqrt(s + initial) + eps));""",
+)
+
+rmsprop = elementwise_update(
+    "rmsprop",
+    "v mean momentum",
+    "W alpha = given.alpha, rest = 1 - given.alpha, eps = given.eps, mu = given.momentum;",
+    """
+            v = alpha * v + rest * (g * g);
+            mean = has_mean ? alpha * mean + rest * g : W(0);
+            g /= sqrt(v - mean * mean) + eps;
+            if (has_momentum) g = momentum = mu * momentum + g;
+            p -= lr * g;""",
+)
+
+adam = elementwise_update(
+    "adam",
+    "m v vmax",
+    """W inverse = 1 / rates.root, eps = given.eps;
+    W keep1 = given.beta1, new1 = 1 - given.beta1, keep2 = given.beta2, new2 = 1 - given.beta2;""",
+    """
+            m = keep1 * m + new1 * g;
+            v = keep2 * v + new2 * g * g;
+            vmax = has_vmax && vmax > v ? vmax : v;
+            p -= rate * (m / (sqrt(vmax) * inverse + eps));""",
+)
+
+lion = elementwise_update(
+    "lion",
+    "m",
+    "W keep1 = given.beta1, new1 = 1 - given.beta1, keep2 = given.beta2, new2 = 1 - given.beta2;",
+    """
+            W u = keep1 * m + new1 * g;
+            p -= lr * (u > 0 ? W(1) : u < 0 ? W(-1) : u);
+            m = keep2 * m + new2 * g;""",
+)
+
+average = elementwise_update(
+    "average",
+    "a",
+    "W old = rates.first ? 0 : given.decay, share = 1 - old;",
+    """
+            p = a = old * (has_a ? a : p) + share * g;""",
+)
+
+# Muon: the momentum, and what is made orthogonal of it; between them are products.
+muon_momentum = elementwise_update(
+    "muon_momentum",
+    "m change",
+    "W keep1 = given.momentum, new1 = 1 - given.momentum; bool nesterov = given.nesterov;",
+    """
+            m = keep1 * m + new1 * g;
+            change = nesterov ? keep1 * m + new1 * g : m;
+            p = ps[j];""",
+)
+muon = elementwise_update("muon", "m change", "", "p -= lr * change;")
+
+for _name in ("sgd", "adagrad", "rmsprop", "adam", "lion", "average", "muon"):
+    getattr(definitions, _name).kernels["cupy"] = globals()[_name]
 
 
 class DeviceStore(Store):
-    """Parameters as views of one flat buffer for each dtype; see this module."""
+    """Parameters as views of one flat buffer for each group and dtype; see this module."""
 
     replaces = False
     is_device = True
 
-    def _prepare(self, slots: int) -> None:
+    def _prepare(self) -> None:
         given = self.arrays
-        groups: dict[str, list[int]] = {}
+        together: dict[tuple[int, str], list[int]] = {}
         for k, x in enumerate(given):
-            groups.setdefault(str(x.dtype), []).append(k)
+            together.setdefault((self.groups[k], str(x.dtype)), []).append(k)
         self.arrays, self.slots = [None] * len(given), [()] * len(given)
-        self._flats = [_Flat(members, [given[k] for k in members], slots, self.update) for members in groups.values()]
-        for flat in self._flats:
-            for k, view, state in zip(flat.members, flat.views, flat.states, strict=True):
+        self._flats = []
+        for (group, _), members in together.items():
+            names = self.names[members[0]]
+            is_muon = self.update is definitions.muon
+            make = _Matrices if is_muon and "v" not in names else _Flat
+            kernel = adam if is_muon and "v" in names else self.update.kernels["cupy"]
+            flat = make(kernel, group, members, [given[k] for k in members], names)
+            self._flats.append(flat)
+            for k, view, state in zip(members, flat.views, flat.states, strict=True):
                 self.arrays[k], self.slots[k] = view, state
-        self._kernel = self.update.kernels["cupy"]
-        self._settings: dict[str, Any] | None = None
-        self._given = cupy.zeros(len(GIVEN), dtype="float64")
+        many = 1 + max(self.groups)
+        self._settings: list[Settings] = [{}] * many
+        self._given = cupy.zeros((many, len(SETTINGS + GUARD)), dtype="float64")
+        self._rates = cupy.zeros((many, len(RATES)), dtype="float64")
         self._step = cupy.zeros(len(MADE), dtype="float64")
         made = {name: self._step[k] for k, name in enumerate(MADE)}
-        self.steps, self.skipped, self.good = made["steps"], made["skipped"], made["good"]
+        self.steps, self.skipped, self.good, self.failed = (made[name] for name in COUNTS)
+        self.clear()
         self._sums = None
         if self.guard.looks:
             self.norm = made["norm"]
@@ -280,20 +380,23 @@ class DeviceStore(Store):
         if scale is not None:
             self.scale[...] = scale
 
+    def clear(self) -> None:
+        self.failed[...] = -1
+
     def changed_arrays(self) -> list[Any]:
         buffers = [x for flat in self._flats for x in flat.buffers if x is not None]
-        return [*buffers, self._step, *([] if self.scale is None else [self.scale])]
+        return [*buffers, self._step, self._rates, *([] if self.scale is None else [self.scale])]
 
-    def refresh(self, settings: dict[str, Any]) -> None:
-        if settings == self._settings:
-            return
-        self._settings = dict(settings)
-        given = np.zeros(1, _GIVEN)
-        for name, value in _numbers(settings, self.guard).items():
-            given[name] = value
-        give(1, 32, given, self._given, T="float64")
+    def refresh(self, settings: Sequence[Settings]) -> None:
+        for k, new in enumerate(settings):
+            if new != self._settings[k]:
+                given = np.zeros(1, _GIVEN)
+                for name, number in _numbers(self.update, new, self.guard).items():
+                    given[name] = number
+                give(1, 32, given, self._given[k], T="float64")
+        self._settings = list(settings)
 
-    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], settings: Sequence[Settings], value: Any = None) -> None:
         kept = [flat.point([gradients[k] for k in flat.members]) for flat in self._flats]  # until they are launched
         done = 0
         if self._sums is not None:
@@ -301,46 +404,57 @@ class DeviceStore(Store):
                 for table in flat.tables:
                     look(table.sums, 32 * WARPS, table.data, self._sums, done, T=flat.dtype)
                     done += table.sums
-        prepare(1, 256 if done else 32, self._given, self._step, self.scale, self._sums, done, T="float64")
+        if value is not None:
+            value = cupy.asarray(value, dtype="float64") if done else None
+        every = self._given, self._rates, len(self._given), self._step
+        prepare(1, 256 if done else 32, *every, self.scale, value, self._sums, done, T="float64")
         for flat in self._flats:
-            for table in flat.tables:
-                self._kernel(table.blocks, 32 * WARPS, table.data, *flat.buffers, self._given, self._step, T=flat.dtype)
+            numbers = self._given[flat.group], self._rates[flat.group], self._step
+            flat.step(numbers, settings[flat.group])
         del kept
 
 
-def _numbers(settings: dict[str, Any], guard: Guard) -> dict[str, float]:
+def _numbers(update: Update, settings: Settings, guard: Guard) -> dict[str, float]:
     """The numbers of `Given` from an update's settings."""
-    beta1, beta2 = settings.get("betas", (0.0, 0.0))
-    numbers = {name: settings.get(name, 0.0) for name in ("lr", "momentum", "nesterov", "eps", "decoupled")}
-    numbers |= {"beta1": beta1, "beta2": beta2, "decay": settings["weight_decay"], "skip": guard.skip}
-    numbers["clip_norm"] = np.inf if guard.clip_norm is None else guard.clip_norm
+    numbers = {name: settings[name] for name in SETTINGS if name in settings}
+    if "betas" in settings:
+        numbers["beta1"], numbers["beta2"] = settings["betas"]
+        numbers["bias"] = update is not definitions.lion
+    numbers["nonfinite"] = NONFINITE.index(guard.nonfinite)
+    for name in ("clip_norm", "clip_value"):
+        bound = getattr(guard, name)
+        numbers[name] = np.inf if bound is None else bound
     if (rule := guard.loss_scale) is not None:
         numbers |= {name: getattr(rule, name) for name in ("growth", "backoff", "interval", "dynamic")}
     return numbers
 
 
 class _Flat:
-    """All parameters of one dtype, with their state."""
+    """All parameters of one group and dtype, with their state."""
 
-    def __init__(self, members: list[int], arrays: Sequence[Any], slots: int, update: Update) -> None:
-        self.members, self.dtype = members, arrays[0].dtype
+    def __init__(self, kernel: Any, group: int, members: list[int], arrays: Sequence[Any], names: Any) -> None:
+        (self.kernel, order), self.group, self.members, self.dtype = kernel, group, members, arrays[0].dtype
         tiles = [-(-x.size // TILE) for x in arrays]
         first = [0, *np.cumsum(tiles).tolist()]
         n = first[-1] * TILE
-        flat = cupy.zeros(n, dtype=self.dtype)
-        wide = cupy.float64 if self.dtype == cupy.float64 else cupy.float32
-        state = [cupy.zeros(n, dtype=wide) for _ in range(slots)]
+        flat, wide = cupy.zeros(n, dtype=self.dtype), cupy.float64 if self.dtype == cupy.float64 else cupy.float32
+        state = {name: cupy.zeros(n, dtype=wide) for name in self.needed(names)}
 
         def views(buffer: Any) -> list[Any]:
             starts = [TILE * tile for tile in first[:-1]]
             return [buffer[s : s + x.size].reshape(x.shape) for s, x in zip(starts, arrays, strict=True)]
 
         self.views = views(flat)
-        self.states = list(zip(*map(views, state), strict=True)) if slots else [()] * len(arrays)
-        self.buffers = [flat, *state, *[None] * (len(update.slots) - slots)]
+        self.of_slot = {name: views(buffer) for name, buffer in state.items()}
+        self.states = [tuple(self.of_slot[name][k] for name in names) for k in range(len(arrays))]
+        self.buffers = [flat, *(state.get(name) for name in order)]
         self.tables = [
             _Table(first[k : k + MANY + 1], [x.size for x in arrays[k : k + MANY]]) for k in range(0, len(arrays), MANY)
         ]
+
+    def needed(self, names: Sequence[str]) -> Sequence[str]:
+        """The buffers beside that of the parameters."""
+        return names
 
     def point(self, gradients: Sequence[Any]) -> list[Any]:
         """Put the addresses of the gradients in the tables; return the arrays at these."""
@@ -353,6 +467,30 @@ class _Flat:
         for k, table in enumerate(self.tables):
             table.gradient[:] = addresses[MANY * k : MANY * (k + 1)]
         return arrays
+
+    def step(self, numbers: tuple[Any, ...], settings: Settings) -> None:
+        """Launch the update's kernel."""
+        self.launch(self.kernel, numbers)
+
+    def launch(self, kernel: Any, numbers: tuple[Any, ...]) -> None:
+        for table in self.tables:
+            kernel(table.blocks, 32 * WARPS, table.data, *self.buffers, *numbers, T=self.dtype)
+
+
+class _Matrices(_Flat):
+    """Muon's; one more buffer holds the momentum, and then what is made orthogonal of it."""
+
+    def needed(self, names: Sequence[str]) -> Sequence[str]:
+        return (*names, "change")
+
+    def step(self, numbers: tuple[Any, ...], settings: Settings) -> None:
+        self.launch(muon_momentum[0], numbers)
+        addresses = [address for table in self.tables for address in table.gradient]
+        for change, address in zip(self.of_slot["change"], addresses, strict=True):
+            if address:  # else it is frozen
+                xp = raw_namespace(change)
+                change[...] = definitions.muon_change(xp, change, settings["iterations"], settings["match_adam"])
+        self.launch(self.kernel, numbers)
 
 
 class _Table:
@@ -368,10 +506,10 @@ class _Table:
         self.sums = min(self.blocks, MOST_SUMS)
 
 
-def make(update: Update, arrays: Sequence[Any], slots: int, guard: Guard) -> Store:
+def make(update: Update, arrays: Sequence[Any], *others: Any) -> Store:
     """Make the store for arrays; the general one where the update or a dtype has no kernels."""
     has_kernels = "cupy" in update.kernels and all(str(x.dtype) in FLOATS for x in arrays)
-    return (DeviceStore if has_kernels else Store)(update, arrays, slots, guard)
+    return (DeviceStore if has_kernels else Store)(update, arrays, *others)
 
 
 Store.of_library["cupy"] = make

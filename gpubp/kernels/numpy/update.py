@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ...functions import update as definitions
 from ...functions.update import (
     SMALLEST_SCALE,
-    Guard,
     LossScale,
+    Settings,
     State,
     Store,
     Update,
-    adam,
     adam_scales,
     is_narrow,
-    sgd,
 )
 
-_add, _multiply, _subtract = np.add, np.multiply, np.subtract
+_add, _divide, _multiply, _sqrt, _subtract = np.add, np.divide, np.multiply, np.sqrt, np.subtract
 
 #: Arrays of up to this many elements share one buffer; larger ones are updated alone, in chunks that fit a cache.
 SMALL, CHUNK = 16384, 16384
@@ -32,6 +31,30 @@ InPlace = Callable[..., None]
 
 
 def _sgd(
+    p: Any, g: Any, state: Any, temporary: Any, *, t: int, lr: float, momentum: float, dampening: float, nesterov: bool
+) -> None:
+    if state:
+        (v,) = state
+        _multiply(v, momentum, v)
+        _add(v, _multiply(g, 1 - dampening, temporary) if dampening and t > 1 else g, v)
+        if nesterov:
+            _add(g, _multiply(v, momentum, temporary), g)
+        else:
+            g = v
+    _subtract(p, _multiply(g, lr, temporary), p)
+
+
+def _adagrad(
+    p: Any, g: Any, state: Any, temporary: Any, *, t: int, lr: float, lr_decay: float, initial: float, eps: float
+) -> None:
+    (s,) = state
+    _add(s, _multiply(g, g, temporary), s)
+    _sqrt(_add(s, initial, temporary), temporary)
+    _divide(g, _add(temporary, eps, temporary), g)
+    _subtract(p, _multiply(g, lr / (1 + (t - 1) * lr_decay), g), p)
+
+
+def _rmsprop(
     p: Any,
     g: Any,
     state: Any,
@@ -39,20 +62,26 @@ def _sgd(
     *,
     t: int,
     lr: float,
+    alpha: float,
+    eps: float,
+    centered: bool,
     momentum: float,
-    nesterov: bool,
-    weight_decay: float,
 ) -> None:
-    if weight_decay:
-        _add(g, _multiply(p, weight_decay, temporary), g)
-    if state:
-        (v,) = state
-        _multiply(v, momentum, v)
-        _add(v, g, v)
-        if nesterov:
-            _add(g, _multiply(v, momentum, temporary), g)
-        else:
-            g = v
+    v, *others = state
+    _multiply(v, alpha, v)
+    _multiply(g, g, temporary)
+    _add(v, _multiply(temporary, 1 - alpha, temporary), v)
+    variance = v
+    if centered:
+        m = others.pop(0)
+        _multiply(m, alpha, m)
+        _add(m, _multiply(g, 1 - alpha, temporary), m)
+        variance = _subtract(v, _multiply(m, m, temporary), temporary)
+    _sqrt(variance, temporary)
+    _divide(g, _add(temporary, eps, temporary), g)
+    if others:
+        _multiply(others[0], momentum, others[0])
+        g = _add(others[0], g, others[0])
     _subtract(p, _multiply(g, lr, temporary), p)
 
 
@@ -66,29 +95,50 @@ def _adam(
     lr: float,
     betas: tuple[float, float],
     eps: float,
-    weight_decay: float,
-    decoupled: bool,
+    amsgrad: bool,
 ) -> None:
-    m, v = state
+    m, v, *largest = state
     beta1, beta2 = betas
-    if decoupled:
-        _multiply(p, 1 - lr * weight_decay, p)
-    elif weight_decay:
-        _add(g, _multiply(p, weight_decay, temporary), g)
     _multiply(m, beta1, m)
     _add(m, _multiply(g, 1 - beta1, temporary), m)
     _multiply(g, g, g)
     _multiply(v, beta2, v)
     _add(v, _multiply(g, 1 - beta2, g), v)
     step, root = adam_scales(math, lr, betas, t)
-    np.sqrt(v, temporary)
+    _sqrt(np.maximum(largest[0], v, largest[0]) if amsgrad else v, temporary)
     _multiply(temporary, 1 / root, temporary)
     _add(temporary, eps, temporary)
-    np.divide(m, temporary, temporary)
+    _divide(m, temporary, temporary)
     _subtract(p, _multiply(temporary, step, temporary), p)
 
 
-sgd.kernels["numpy"], adam.kernels["numpy"] = _sgd, _adam
+def _lion(p: Any, g: Any, state: Any, temporary: Any, *, t: int, lr: float, betas: tuple[float, float]) -> None:
+    (m,), (beta1, beta2) = state, betas
+    _subtract(m, g, temporary)
+    _add(_multiply(temporary, beta1, temporary), g, temporary)  # β₁ m + (1-β₁) g
+    _subtract(p, _multiply(np.sign(temporary, temporary), lr, temporary), p)
+    _multiply(m, beta2, m)
+    _add(m, _multiply(g, 1 - beta2, g), m)
+
+
+def _average(p: Any, g: Any, state: Any, temporary: Any, *, t: int, decay: float, narrow: bool = False) -> None:
+    d = decay if t > 1 else 0.0
+    a = state[0] if state else p
+    _multiply(a, d, a)
+    _add(a, _multiply(g, 1 - d, temporary), a)
+    if state:
+        p[...] = a
+
+
+for _definition, _in_place in (
+    (definitions.sgd, _sgd),
+    (definitions.adagrad, _adagrad),
+    (definitions.rmsprop, _rmsprop),
+    (definitions.adam, _adam),
+    (definitions.lion, _lion),
+    (definitions.average, _average),
+):
+    _definition.kernels["numpy"] = _in_place
 
 
 class FlatStore(Store):
@@ -96,14 +146,17 @@ class FlatStore(Store):
 
     replaces = False
 
-    def _prepare(self, slots: int) -> None:
+    def _prepare(self) -> None:
         given = self.arrays
-        groups: dict[Any, list[int]] = {}
+        together: dict[Any, list[int]] = {}
         for k, x in enumerate(given):
-            groups.setdefault((x.dtype, k if x.size > SMALL else None), []).append(k)
-        in_place = self.update.kernels["numpy"]
-        self.buffers = [_Buffer(in_place, [given[k] for k in members], slots) for members in groups.values()]
-        self.members: list[list[int]] = list(groups.values())
+            together.setdefault((x.dtype, self.groups[k], k if x.size > SMALL else None), []).append(k)
+        self.members: list[list[int]] = list(together.values())
+        in_place, clip_value = self.update.kernels["numpy"], self.guard.clip_value
+        self.buffers = [
+            _Buffer(in_place, [given[k] for k in members], len(self.names[members[0]]), clip_value)
+            for members in self.members
+        ]
         self.arrays, self.slots = [None] * len(given), [()] * len(given)
         for buffer, members in zip(self.buffers, self.members, strict=True):
             for k, part, view in zip(members, buffer.parts, buffer.views, strict=True):
@@ -125,37 +178,48 @@ class FlatStore(Store):
                 view[...] = x
         super().restore(self.slots, counts, scale)
 
-    def step(self, gradients: Sequence[Any], settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], settings: Sequence[Settings], value: Any = None) -> None:
         factor = 1.0
         if self._guarded:
-            factor, taken = self._look(gradients)
+            factor, taken = self._look(gradients, value)
             if not taken:
                 self.skipped += 1
                 return
         self.steps += 1
         buffers, t = self.buffers, self.steps
         if len(buffers) == 1:
-            buffers[0].step(gradients, factor, t, settings)
+            buffers[0].step(gradients, factor, t, settings[0])
             return
         for buffer, members in zip(buffers, self.members, strict=True):
-            buffer.step([gradients[k] for k in members], factor, t, settings)
+            buffer.step([gradients[k] for k in members], factor, t, settings[self.groups[members[0]]])
 
-    def _look(self, gradients: Sequence[Any]) -> tuple[float, bool]:
+    def _look(self, gradients: Sequence[Any], value: Any) -> tuple[float, bool]:
         """Look through the gradients: return by what they are multiplied, and whether the step is taken."""
-        clip_norm, skip, rule = self.guard
+        guard, rule = self.guard, self.guard.loss_scale
         factor = 1.0 if rule is None else 1.0 / float(self.scale)
-        if not self.guard.looks:
+        if not guard.looks:
             return factor, True
         given = [g for g in gradients if g is not None]
         norm = math.sqrt(sum(map(_square, given))) * factor
         finite = math.isfinite(norm) or all(bool(np.isfinite(g).all()) for g in given)
         self.norm = np.asarray(norm)
+        clip_norm = guard.clip_norm
         if clip_norm is not None and not math.isinf(clip_norm):
             clip = clip_norm / (norm + 1e-6)
             factor *= 1.0 if clip > 1.0 else clip  # NaN stays NaN
+        return factor, guard.nonfinite == "ignore" or self._judge(finite, value)
+
+    def _judge(self, finite: bool, value: Any) -> bool:
+        rule = self.guard.loss_scale
+        sound = value is None or math.isfinite(value)
+        finite = finite and sound
+        lost = not finite
         if rule is not None and rule.dynamic:
+            lost = lost and not (sound and self.scale * np.float32(rule.backoff) >= SMALLEST_SCALE)
             self._rescale(rule, finite)
-        return factor, finite or not skip
+        if lost and self.failed < 0:
+            self.failed = self.steps + self.skipped
+        return finite and (self.guard.nonfinite == "skip" or self.failed < 0)
 
     def _rescale(self, rule: LossScale, finite: bool) -> None:
         by = 1.0
@@ -180,15 +244,19 @@ def _square(g: Any) -> float:
 
 
 class _Buffer:
-    """One flat buffer of parameters, with its state and room for the gradient. 16-bit ones are computed in float32."""
+    """One flat buffer of parameters, with its state and room for the gradient.
 
-    def __init__(self, in_place: InPlace, arrays: Sequence[Any], slots: int) -> None:
+    16-bit ones are computed in float32. Complex numbers are pairs of real ones to an update.
+    """
+
+    def __init__(self, in_place: InPlace, arrays: Sequence[Any], slots: int, clip_value: float | None) -> None:
         dtype = arrays[0].dtype
         n = sum(x.size for x in arrays)
-        self.in_place, self.n = in_place, n
-        self.narrow = is_narrow(dtype)
-        self.large = len(arrays) == 1 and n > SMALL
+        self.in_place, self.clip_value, self.n = in_place, clip_value, n
         self.flat = np.empty(n, dtype)
+        self.narrow = is_narrow(dtype)
+        self.real = self.flat.real.dtype if dtype.kind == "c" else None
+        self.large = len(arrays) == 1 and n > SMALL
         wide = np.float32 if self.narrow else dtype
         self.state = tuple(np.zeros(n, wide) for _ in range(slots))
         room = CHUNK if self.large else n
@@ -203,7 +271,7 @@ class _Buffer:
                 self.gradient_views.append(self.gradient[part].reshape(x.shape))
             start += x.size
 
-    def step(self, gradients: Sequence[Any], factor: float, t: int, settings: dict[str, Any]) -> None:
+    def step(self, gradients: Sequence[Any], factor: float, t: int, settings: Settings) -> None:
         if self.large:
             if gradients[0] is not None:
                 self._step_in_chunks(gradients[0].reshape(-1), factor, t, settings)
@@ -219,7 +287,7 @@ class _Buffer:
         for view, old in frozen:
             view[...] = old
 
-    def _step_in_chunks(self, gradient: Any, factor: float, t: int, settings: dict[str, Any]) -> None:
+    def _step_in_chunks(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
         for start in range(0, self.n, CHUNK):
             part = slice(start, min(start + CHUNK, self.n))
             g = self.gradient[: part.stop - start]
@@ -227,20 +295,43 @@ class _Buffer:
             state = tuple(s[part] for s in self.state)
             self._update(self.flat[part], g, state, self.temporary[: len(g)], factor, t, settings)
 
-    def _update(
-        self, p: Any, g: Any, state: Any, temporary: Any, factor: float, t: int, settings: dict[str, Any]
-    ) -> None:
+    def _update(self, p: Any, g: Any, state: Any, temporary: Any, factor: float, t: int, settings: Settings) -> None:
+        if self.real is not None:
+            p, g, temporary, *state = (x.view(self.real) for x in (p, g, temporary, *state))
         if factor != 1.0:
             _multiply(g, factor, g)
+        if self.clip_value is not None:
+            np.clip(g, -self.clip_value, self.clip_value, g)
         wide = p.astype(np.float32) if self.narrow else p
-        self.in_place(wide, g, state, temporary, t=t, **settings)
+        self._own(wide, g, state, temporary, t=t, **settings)
         if self.narrow:
             p[...] = wide
 
+    def _own(
+        self,
+        p: Any,
+        g: Any,
+        state: Any,
+        temporary: Any,
+        *,
+        maximize: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        **settings: Any,
+    ) -> None:
+        """What `Update` does itself, and then the update's own arithmetic."""
+        if maximize:
+            np.negative(g, g)
+        if weight_decay and decoupled:
+            _multiply(p, 1 - settings["lr"] * weight_decay, p)
+        elif weight_decay:
+            _add(g, _multiply(p, weight_decay, temporary), g)
+        self.in_place(p, g, state, temporary, **settings)
 
-def make(update: Update, arrays: Sequence[Any], slots: int, guard: Guard) -> Store:
+
+def make(update: Update, *arguments: Any) -> Store:
     """Make the store for arrays; the general one where the update is not known here."""
-    return (FlatStore if "numpy" in update.kernels else Store)(update, arrays, slots, guard)
+    return (FlatStore if "numpy" in update.kernels else Store)(update, *arguments)
 
 
 Store.of_library["numpy"] = make
