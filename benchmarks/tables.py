@@ -3,9 +3,9 @@
     python -m benchmarks.tables [--seeds 10] [--hidden 128 64]
 
 Two tables of scikit-learn's (see examples/tables.py): breast cancer, by accuracy, and diabetes, by R². Each seed parts
-the rows anew, draws the net anew, and tests both sides with the same fifth of the rows; both have the other rows to do
-with as they like, and their own defaults: gpubp keeps a tenth of them for validation. scikit-learn is given standardised
-inputs and targets, as `gpubp train` makes them for itself, once with its defaults and once with its early stopping.
+the rows anew, draws the net anew, and tests both sides with the same fifth of the rows. Both have the other rows to do
+with as they like, and their own defaults; gpubp keeps a tenth of them for validation. scikit-learn is given what
+`gpubp train` makes for itself, standardised inputs and targets: once with its defaults, once with early stopping.
 """
 
 from __future__ import annotations
@@ -53,12 +53,15 @@ def theirs(file: Path, seed: int, hidden: list[int], **options: object) -> float
     rows, _ = read(settings.data, settings)
     table = rows.table
     chosen, test = split(rows, settings.test_fraction, seed)
-    x, y = np.stack([table[name] for name in table.names if name != rows.target], axis=1), table[rows.target]
+    x = np.stack([table[name] for name in table.names if name != rows.target], axis=1)
+    y = table[rows.target]
     if y.dtype.kind == "f":
         net = MLPRegressor(hidden_layer_sizes=tuple(hidden), random_state=seed, **options)
         model = TransformedTargetRegressor(make_pipeline(StandardScaler(), net), transformer=StandardScaler())
     else:
-        model = make_pipeline(StandardScaler(), MLPClassifier(hidden_layer_sizes=tuple(hidden), random_state=seed, **options))
+        model = make_pipeline(
+            StandardScaler(), MLPClassifier(hidden_layer_sizes=tuple(hidden), random_state=seed, **options)
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged after its 200 epochs
         model.fit(x[chosen], y[chosen])
@@ -75,7 +78,7 @@ def main() -> None:
     parser.add_argument("--table")
     args, options = parser.parse_known_args()
     print(f"{'':14}{'':30}{'mean':>8}{'± s.e.':>9}{'least':>8}{'seconds':>9}")
-    for name in ([args.table] if args.table else TABLES):
+    for name in [args.table] if args.table else TABLES:
         with tempfile.TemporaryDirectory() as folder:
             file = write(name, Path(folder))
             ways = (

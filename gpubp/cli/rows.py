@@ -309,8 +309,9 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
         if what in NAMES:
             return _set(what, settings)
         if not path.exists():
-            there_is = "there is no file" if path.suffix or os.sep in what else "there is no file and no data set called"
-            raise BadInput(f"{there_is} {what!r}" + near(what, list(NAMES)) * (not there_is.endswith("file")))
+            if path.suffix or os.sep in what:
+                raise BadInput(f"there is no file {what!r}")
+            raise BadInput(f"there is no file and no data set called {what!r}{near(what, list(NAMES))}")
         if path.is_dir():
             return _pictures(path, settings, like), None
         if path.name.lower().removesuffix(".gz").endswith(TABLES):

@@ -99,7 +99,7 @@ def test_the_split_holds_every_class_alike_and_hangs_on_the_seed(tmp_path):
 
 def test_arrays_learn_their_scale_from_the_training_rows(train, gpubp, tmp_path):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(100, 3)) * [1, 100, 1e-3] + [5, -7, 0]
+    x = rng.normal(size=(200, 3)) * [1, 100, 1e-3] + [5, -7, 0]
     y = (x[:, 0] > 5).astype(np.int64)
     np.savez(tmp_path / "a.npz", x=x, y=y)
     events = train("a.npz", epochs=30)
