@@ -1,6 +1,6 @@
 """``gpubp train`` beside scikit-learn's multilayer perceptrons of the same shape, on the same rows, in one run.
 
-    python -m benchmarks.tables [--seeds 10] [--hidden 128 64]
+    python -m benchmarks.tables [--seeds 10] [--hidden 128 64] [--table diabetes] [options of gpubp train]
 
 Two tables of scikit-learn's (see examples/tables.py): breast cancer, by accuracy, and diabetes, by R². Each seed parts
 the rows anew, draws the net anew, and tests both sides with the same fifth of the rows. Both have the other rows to do
@@ -26,7 +26,8 @@ from gpubp.cli import main as gpubp
 from gpubp.cli.rows import read, split
 from gpubp.cli.settings import Settings
 
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
+EXAMPLES = str(Path(__file__).parents[1] / "examples")
+sys.path.append(EXAMPLES)
 
 SIDES = ("gpubp train", "scikit-learn", "scikit-learn, early stopping")
 
@@ -75,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 64])
-    parser.add_argument("--table")
+    parser.add_argument("--table", choices=TABLES, help="by default both")
     args, options = parser.parse_known_args()
     print(f"{'':14}{'':30}{'mean':>8}{'± s.e.':>9}{'least':>8}{'seconds':>9}")
     for name in [args.table] if args.table else TABLES:

@@ -16,7 +16,7 @@ from ..data.tables import near
 from .problems import BadInput, mistakes
 from .settings import Settings
 
-__all__ = ["ArrayEncoding", "Rows", "check_has_targets", "encoding_of", "read", "split"]
+__all__ = ["ArrayEncoding", "Rows", "check_has_targets", "encoding_of", "is_array_file", "read", "split"]
 
 HELD = 2**30  #: bytes of encoded inputs up to which they are computed once and kept
 TARGETS = ("target", "label", "class", "y")  #: names of a target column
@@ -372,13 +372,18 @@ def _arrays(path: Path, settings: Settings, like: Any) -> Rows:
         x = found
         if wanted is None and like is None:
             raise BadInput(f"{path} holds inputs alone: name the file of the targets, as in --target y{path.suffix}")
-        if wanted is not None and Path(wanted).is_file():
+        if wanted is not None and (like is None or Path(wanted).is_file()):
             y = read_file(wanted)
     else:
         raise BadInput(f"{path} holds a text, which has no inputs and targets; examples/shakespeare.py learns from one")
     if x.ndim == 3 and settings.model is None:
         x = x[..., None]  # grey pictures
     return ArrayRows(str(path), x, y, task=settings.task)
+
+
+def is_array_file(what: str) -> bool:
+    """Whether a file holds one array, so that its target is a file too."""
+    return what.lower().removesuffix(".gz").endswith((".npy", ".idx", "-ubyte"))
 
 
 def _member(arrays: Npz, name: str) -> np.ndarray:

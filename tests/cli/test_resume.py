@@ -40,6 +40,11 @@ def test_the_end_is_bit_for_bit_that_of_a_run_without_interruption(gpubp, interr
     assert (again.status, again.out) == (0, "run is complete: there is nothing to go on with\n")
 
 
+def test_a_run_goes_on_from_another_folder(gpubp, interrupted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    assert gpubp("resume", interrupted, "--quiet").status == 0
+
+
 def test_the_newest_checkpoint_is_damaged(gpubp, interrupted, tmp_path):
     newest = max((interrupted / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-1])
