@@ -220,8 +220,11 @@ def test_bad_options(write):
 
 def test_a_line_without_end(write, monkeypatch):
     monkeypatch.setattr(sys.modules["gpubp.data.csv"], "LINE", 100)
-    with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
+    with pytest.raises(ValueError, match="line 2: a row has more than 100 characters; this is no table"):
         csv(write("a\n" + "1" * 100))
+    with pytest.raises(ValueError, match="line 27: a row has more than 100 characters"):
+        csv(write("a\n" + '"\n",' * 100))
+    assert len(csv(write("a\n" + "1\n" * 1000))) == 1000
 
 
 def test_a_column_that_is_not_there(write):
