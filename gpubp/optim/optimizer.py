@@ -250,10 +250,10 @@ class Optimizer(Member):
         """How many steps were skipped, since a gradient was not finite."""
         return _read(self._store.skipped)
 
-    def count_skipped(self) -> Any:
-        """Return how many steps were skipped, without a wait: a number, or a 0-d array of its own on the device."""
-        count = self._store.skipped
-        return count if type(count) is int else self._store.count("skipped")
+    def count(self, name: str) -> Any:
+        """Return ``steps``, ``skipped`` or ``failed`` without a wait: a number, or a 0-d array of one's own."""
+        count = getattr(self._store, name)
+        return count if type(count) is int else self._store.count(name)
 
     @property
     def failed(self) -> Any:

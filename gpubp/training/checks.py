@@ -195,9 +195,9 @@ def _check_labels(labels: Any, classes: int) -> None:
         raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
 
-def check_last(net: Any, inputs: int, epoch: Callable[..., Batches]) -> None:
+def check_last(net: Any, inputs: int, whole: Batches, epoch: Callable[..., Batches]) -> None:
     """Refuse a last batch of one row, where a layer (such as BatchNorm) must have several, before an epoch is over."""
-    whole, cells = epoch(), cells_of(net)
+    cells = cells_of(net)
     if not cells or len(whole) == 1 or len(whole.rows(len(whole) - 1)) > 1:
         return
     before = [cell.value for cell in cells]

@@ -160,7 +160,8 @@ def fit(
             batches(data, batch_size, **how)
             checks.check_values(name, data, targets)
     epoch = partial(batches, train, batch_size, **order, **how)
-    first, inputs = next(iter(epoch())), len(train) - targets
+    whole, inputs = epoch(), len(train) - targets
+    first = next(iter(whole))
     if unsized(net):
         learn_lengths(net, *first[:inputs])
     check_built(net)
@@ -169,7 +170,7 @@ def fit(
         checks.check_average(average, net)
     if step is None or metrics:
         checks.check_outputs(net, first, targets, metrics, (train, validation))
-    checks.check_last(net, inputs, epoch)
+    checks.check_last(net, inputs, whole, epoch)
     _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
@@ -185,6 +186,7 @@ def fit(
         opt,
         average,
         take=captured(take, required=capture is True) if capture else take,
+        whole=whole,
         batches=epoch,
         measure=measure,
         epochs=epochs,

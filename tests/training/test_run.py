@@ -268,3 +268,28 @@ def test_two_runs_are_bitwise_equal(options, backend):
     (net, history), (other, rows) = run(), run()
     assert history == rows
     same(net, other)
+
+
+class Losses(bp.training.Callback):
+    """Keeps the loss of every step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_step(self, run):
+        self.values.append(float(bp.to_numpy(run.value)))
+
+
+def hundred_losses(asarray):
+    layers = nn.Dense(64, 16), nn.relu, nn.Dropout(0.2), nn.Dense(16, 16), nn.tanh, nn.Dense(16, 10)
+    net = map_distinct(asarray, nn.Sequential(*layers, seed=0))
+    kept = Losses()
+    fit(net=net, steps=100, batch_size=16, opt=lambda net: optim.AdamW(net, 2e-3), callbacks=[kept], metrics=())
+    return kept.values
+
+
+def test_a_hundred_losses_are_those_of_numpy(backend):
+    found, expected = hundred_losses(backend.asarray), hundred_losses(lambda x: x)
+    assert len(expected) == 100
+    assert np.mean(expected[-10:]) < 0.8 * np.mean(expected[:10])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
