@@ -77,6 +77,7 @@ def _rmsprop(
         _multiply(m, alpha, m)
         _add(m, _multiply(g, 1 - alpha, temporary), m)
         variance = _subtract(v, _multiply(m, m, temporary), temporary)
+        np.maximum(variance, 0, out=variance)
     _sqrt(variance, temporary)
     _divide(g, _add(temporary, eps, temporary), g)
     if others:
@@ -105,7 +106,7 @@ def _adam(
     _multiply(v, beta2, v)
     _add(v, _multiply(g, 1 - beta2, g), v)
     step, root = adam_scales(math, lr, betas, t)
-    _sqrt(np.maximum(largest[0], v, largest[0]) if amsgrad else v, temporary)
+    _sqrt(np.maximum(largest[0], v, out=largest[0]) if amsgrad else v, temporary)
     _multiply(temporary, 1 / root, temporary)
     _add(temporary, eps, temporary)
     _divide(m, temporary, temporary)
