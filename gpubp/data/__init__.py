@@ -6,6 +6,7 @@ from . import transforms
 from .arrays import Npz, idx, npy, npz
 from .batches import Batches, batches
 from .checks import Source
+from .csv import csv
 from .datasets import (
     NAMES,
     Dataset,
@@ -26,7 +27,7 @@ from .encoding import Encoding
 from .images import ImageFolder, Images, image_folder
 from .parquet import parquet
 from .read import read
-from .tables import Table, csv
+from .tables import Table
 from .text import Text, Windows, text
 
 __all__ = [

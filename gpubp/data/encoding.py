@@ -418,8 +418,8 @@ def _columns(
             why = "it is text of too many different values"
         if why is not None:
             notes.append(f"column {name!r} is left out: {why}")
-        if doubt := table.doubt(name):
-            notes.append(f"column {name!r}: {doubt}")
+        if remark := table.remark(name):
+            notes.append(f"column {name!r}: {remark}")
     return columns
 
 

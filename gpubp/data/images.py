@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +82,7 @@ class Images:
 
         height, width, channels = self.shape[1:]
         try:
-            with Image.open(file) as opened:
+            with _File(io.FileIO(file)) as stream, Image.open(stream) as opened:
                 picture: Any = opened
                 if picture.mode == "I;16":
                     picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -158,12 +160,21 @@ def _pictures(folder: Path) -> list[Path]:
     return files
 
 
+class _File(io.BufferedReader):
+    """A file that gives no more than it has: Pillow asks for what a header claims, and memory would be taken for it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, os.fstat(self.fileno()).st_size))
+
+
 def _header(file: Path) -> tuple[tuple[int, int], str]:
     """Height and width of a picture, and Pillow's name of what a pixel is."""
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with _File(io.FileIO(file)) as stream, Image.open(stream) as picture:
+            if picture.height * picture.width > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ValueError(f"it has more pixels than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}")
             mode = "I;16" if picture.mode.startswith("I;16") else picture.mode
             if mode in ("I", "F"):
                 raise ValueError("its pixels have 32 bits")

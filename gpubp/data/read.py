@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import idx, npy, npz
+from .csv import csv
 from .images import image_folder
 from .opening import File
 from .parquet import parquet
-from .tables import csv
 from .text import text
 
 __all__ = ["read"]
@@ -20,7 +20,9 @@ _READERS: dict[str, Callable[..., Any]] = {
     ".npz": npz,
     ".csv": csv,
     ".tsv": csv,
+    ".data": csv,
     ".parquet": parquet,
+    ".pq": parquet,
     ".txt": text,
     ".idx": idx,
     "-ubyte": idx,
@@ -33,9 +35,9 @@ def read(path: File, **options: Any) -> Any:
     Parameters
     ----------
     path
-        A folder (`image_folder`), or a file whose name ends in ``.csv`` or ``.tsv`` (`csv`), ``.parquet`` (`parquet`),
-        ``.npy`` (`npy`), ``.npz`` (`npz`), ``.idx`` or, as those of MNIST, ``-ubyte`` (`idx`), ``.txt`` (`text`);
-        csv, idx and text files also compressed, with ``.gz`` at the end.
+        A folder (`image_folder`), or a file whose name ends in ``.csv``, ``.tsv`` or ``.data`` (`csv`), ``.parquet`` or
+        ``.pq`` (`parquet`), ``.npy`` (`npy`), ``.npz`` (`npz`), ``.idx`` or, as those of MNIST, ``-ubyte`` (`idx`),
+        ``.txt`` (`text`); csv, idx and text files also compressed, with ``.gz`` at the end.
     options
         Of that function.
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import csv as csv_module
 import io
 import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .opening import LINE, File, naming, opened_text, undecodable
+from .opening import File, naming
 
-__all__ = ["KINDS", "MISSING", "Table", "csv"]
+__all__ = [
+    "KINDS",
+    "MISSING",
+    "Piece",
+    "Store",
+    "Table",
+    "as_number",
+    "check_names",
+    "fill",
+    "kinds_of",
+    "near",
+    "rows_of_a_piece",
+    "shown",
+    "spelling",
+]
 
 #: What a column can be. Of a text column, which has too many different values to be one of categories, nothing is kept.
 KINDS = ("number", "category", "text")
@@ -65,6 +76,7 @@ class Table:
         self._columns = {column.name: column for column in columns}
         self.names = tuple(self._columns)  #: of the columns, in the file's order
         self.kinds = {column.name: column.kind for column in columns}  #: of each column, one of `KINDS`
+        self.missing = {column.name: column.missing for column in columns}  #: of each column, how many cells
         self.place: dict[str, int] = {}  #: of each column, in `numbers` or `codes`
         for is_number in (True, False):
             names = [name for name, kind in self.kinds.items() if (kind == "number") == is_number]
@@ -97,19 +109,24 @@ class Table:
         """Return the values of a category column, in the order of their first cells; `codes` counts in it."""
         return tuple(self._columns[name].values)
 
-    def doubt(self, name: str) -> str | None:
-        """Return what is strange in a column: few of its cells are no numbers; it counts the rows; it holds dates."""
+    def remark(self, name: str) -> str | None:
+        """Return what is strange in a column: its `doubt`; that it counts the rows; that it holds dates."""
         column = self._columns[name]
         if column.kind == "number":
             return "it counts the rows" if column.counts_rows and column.high - column.low >= 9 else None
         for what, pattern in _UNUSUAL.items():
             if pattern.fullmatch(column.first):
-                return f"{_shown(column.first)} looks like a {what}"
+                return f"{shown(column.first)} looks like a {what}"
+        return self.doubt(name)
+
+    def doubt(self, name: str) -> str | None:
+        """Return the sentence that says why a column whose cells are mostly numbers is not one of numbers."""
+        column = self._columns[name]
         if column.example is None or column.good < column.bad:
             return None
         (line, cell), rest = column.example, column.bad - 1
         and_others = f" and {rest} others are no numbers either" if rest else ""
-        return f"{column.unit} {line} holds {_shown(cell)}{and_others} where {column.good} cells are numbers"
+        return f"{column.unit} {line} holds {shown(cell)}{and_others} where {column.good} cells are numbers"
 
     def report(self) -> str:
         """Return what is known of the columns, a line each: kind, missing cells, range or most frequent values."""
@@ -118,8 +135,8 @@ class Table:
         for name, column in self._columns.items():
             line = f"  {name:{width}}  {column.kind:8}  {column.summary(len(self))}"
             lines.append(line + (f", {column.missing} missing" if column.missing else ""))
-            if doubt := self.doubt(name):
-                lines.append(f"  {'':{width}}  ! {doubt}")
+            if remark := self.remark(name):
+                lines.append(f"  {'':{width}}  ! {remark}")
         return "\n".join(lines)
 
 
@@ -146,12 +163,12 @@ class _Column:
             is_first = not (self.good or self.bad or self.missing)
             numbers = self._numbers(cells, lines)
             if not (is_first and self.bad > self.good):
-                before = np.concatenate([[numbers[0] - 1 if is_first else self._last], numbers[:-1]])
-                self.counts_rows, self._last = self.counts_rows and bool((numbers - before == 1).all()), numbers[-1]
-                unknown = np.isnan(numbers)
-                self.missing += int(unknown.sum())
-                if not unknown.all():
-                    self.low, self.high = min(self.low, np.nanmin(numbers)), max(self.high, np.nanmax(numbers))
+                if self.counts_rows:
+                    before = numbers[0] - 1 if is_first else self._last
+                    self.counts_rows, self._last = bool((np.diff(numbers, prepend=before) == 1).all()), numbers[-1]
+                self.missing += int(np.count_nonzero(np.isnan(numbers)))
+                self.low = min(self.low, np.fmin.reduce(numbers))  # what is NaN is not less than it
+                self.high = max(self.high, np.fmax.reduce(numbers))
                 return numbers
             self.kind = "category"
         codes = np.array(self._codes(cells), np.int32)
@@ -184,7 +201,7 @@ class _Column:
                 numbers[row] = number
             elif self.is_told:
                 where = f"{self.unit} {lines[row]}"
-                raise ValueError(f"{where}: column {self.name!r} holds {_shown(cell)}, which is no number")
+                raise ValueError(f"{where}: column {self.name!r} holds {shown(cell)}, which is no number")
             else:
                 self.bad += 1
                 self.example = self.example or (lines[row], cell)
@@ -223,8 +240,8 @@ class _Column:
         if self.kind == "text":
             return f"more than {self._most} different values"
         frequent = np.argsort(-self.counts, kind="stable")[:4]
-        shown = ", ".join(f"{_shown(self.values[i])} ({self.counts[i]})" for i in frequent)
-        return f"{len(self.values)} different: {shown}{', ...' if len(self.values) > 4 else ''}"
+        values = ", ".join(f"{shown(self.values[i])} ({self.counts[i]})" for i in frequent)
+        return f"{len(self.values)} different: {values}{', ...' if len(self.values) > 4 else ''}"
 
 
 class Store:
@@ -288,7 +305,7 @@ def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -
 
 def rows_of_a_piece(width: int) -> int:
     """Return how many rows of so many cells are read at once."""
-    return max(1, _CELLS // width)
+    return max(1, _CELLS // width, min(64, 8 * _CELLS // width))  # few rows of very many columns would be slow
 
 
 def fill(
@@ -345,179 +362,6 @@ def fill(
     return Table(file, columns, numbers, codes, text)
 
 
-# -- CSV
-
-
-def csv(
-    file: File,
-    *,
-    header: bool | None = None,
-    delimiter: str | None = None,
-    kinds: Mapping[str, str] | None = None,
-    like: Any = None,
-    missing: Iterable[str] = MISSING,
-    decimal: str = ".",
-    encoding: str = "utf-8",
-    max_categories: int = 1000,
-    memory: int = 2**28,
-    cache: File | None = None,
-) -> Table:
-    """Read a CSV file, ``.gz`` or not, piece by piece: it may be larger than memory.
-
-    Blank lines are passed over, spaces around cells are not part of them. A column is one of numbers if all its cells
-    that are not missing are numbers; a column with more than `max_categories` different other values is text.
-
-    Parameters
-    ----------
-    file
-        Name of the file.
-    header
-        Whether the first line holds the columns' names; by default it does if none of its cells is a number, or if one
-        is not a number where the lines below hold numbers. Columns without a name are ``c1``, ``c2`` ....
-    delimiter
-        What stands between cells; by default found out: comma, semicolon, tab or bar.
-    kinds
-        Kinds of columns that are not to be found out, such as ``{"zip": "category"}``.
-    like
-        A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
-    missing
-        Spellings of a missing cell, in capital or small letters.
-    decimal
-        What stands before a number's fraction, such as ``","``.
-    encoding
-        Of the file's characters; a byte order mark is passed over.
-    max_categories
-        Most different values of a category column.
-    memory
-        Bytes up to which numbers, and codes of categories, are kept in memory. More go to a file that is
-        memory-mapped, temporary unless there is a `cache`.
-    cache
-        A folder for these files, ``numbers.npy`` and ``codes.npy``; they are then made in any case.
-
-    Returns
-    -------
-    Table
-
-    Raises
-    ------
-    ValueError
-        If the file is empty or no table; if a line has too many or too few cells; if two columns have one name; if a
-        column that was said to be of numbers holds something else. The message names file and line.
-    OSError
-        If the file cannot be read.
-    """
-    with naming(file):
-        form = _Form(file, header, delimiter, encoding)
-        return fill(
-            file, form.names, kinds_of(kinds, like, form.names), form.pieces,
-            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
-        )  # fmt: skip
-
-
-class _Form:
-    """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
-
-    def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
-        if delimiter is not None and len(delimiter) != 1:
-            raise ValueError(f"delimiter must be one character, got {delimiter!r}")
-        self._file, self._encoding = file, encoding
-        self._delimiter = delimiter or ","
-        if delimiter is None:
-            with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
-                sample = islice((line[:10_000] for line in lines if line.strip()), 20)
-                self._delimiter = _delimiter_of([*sample])
-        first = list(islice(self._rows(), 20))
-        if not first:
-            raise ValueError("the file is empty")
-        cells = [row for _, row in first]
-        self._has_header = _is_header(cells) if header is None else header
-        self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
-
-    def _lines(self) -> Any:
-        return _Lines(opened_text(self._file, self._encoding, newline=""))
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, each with the line it begins at."""
-        with self._lines() as lines:
-            reader = csv_module.reader(lines, delimiter=self._delimiter)
-            line = 1
-            while True:
-                try:
-                    row = next(reader, None)
-                except UnicodeError:
-                    raise ValueError(undecodable(self._file, self._encoding)) from None
-                except csv_module.Error as error:
-                    raise ValueError(f"line {line}: {error}") from None
-                if row is None:
-                    return
-                if len(row) > 1 or (row and row[0].strip()):
-                    yield line, row
-                line = reader.line_num + 1
-
-    def pieces(self) -> Iterator[Piece]:
-        width = len(self.names)
-        rows = self._rows()
-        if self._has_header:
-            next(rows)
-        while piece := list(islice(rows, rows_of_a_piece(width))):
-            for line, row in piece:
-                if len(row) != width:
-                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                    wanted = "the first line has" if not self._has_header else "there are names for"
-                    raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {_shown(','.join(row))}")
-            yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
-
-
-class _Lines:
-    """The lines of a text file, none longer than a bound."""
-
-    def __init__(self, stream: io.TextIOWrapper) -> None:
-        self._stream, self._line = stream, 0
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._stream.readline(LINE)
-        self._line += 1
-        if len(line) == LINE:
-            raise ValueError(f"line {self._line} is longer than {LINE} characters: this is no table")
-        if not line:
-            raise StopIteration
-        return line
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-
-def _delimiter_of(lines: list[str]) -> str:
-    """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
-
-    def fitness(delimiter: str) -> tuple[int, int]:
-        widths = [len(row) for row in csv_module.reader(lines, delimiter=delimiter) if row] or [1]
-        return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
-
-    return max(",;\t|", key=fitness)
-
-
-def _is_header(rows: list[list[str]]) -> bool:
-    is_number = [as_number(cell) is not None for cell in rows[0]]
-    if not any(is_number):
-        return True
-    below = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
-    return any(
-        not is_number[k] and rows[0][k].strip() and all(as_number(cell) is not None for cell in column)
-        for k, column in enumerate(below)
-    )
-
-
-def _names(cells: Sequence[str]) -> list[str]:
-    return check_names([cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)])
-
-
 def check_names(names: list[str]) -> list[str]:
     """Return the names of columns, unless there are none, or two are the same."""
     if not names:
@@ -551,5 +395,6 @@ def near(name: str, names: Sequence[str]) -> str:
     return f"{f'; did you mean {close[0]!r}?' if close else ''}; there are {shown}"
 
 
-def _shown(cell: str) -> str:
+def shown(cell: str) -> str:
+    """Return a cell in quotes, not all of it if it is long."""
     return repr(cell if len(cell) <= 40 else cell[:37] + "...")

@@ -107,11 +107,12 @@ def from_dict(description: Any) -> Schedule:
     >>> schedules.from_dict({"name": "step", "lr": 0.1, "every": 30})
     step(lr=0.1, every=30, factor=0.1)
     """
-    if not isinstance(description, Mapping) or description.get("name") not in _makers:
+    name = description.get("name") if isinstance(description, Mapping) else None
+    if not isinstance(name, str) or name not in _makers:
         raise ValueError(f"a schedule is described by its name, one of {', '.join(_makers)}, got {description!r}")
     options = {key: _made(value) for key, value in description.items() if key != "name"}
     try:
-        return _makers[description["name"]](**options)
+        return _makers[name](**options)
     except TypeError as error:
         raise ValueError(f"{dict(description)!r} describes no schedule: {error}") from None
 
@@ -167,7 +168,7 @@ def warmup(schedule: float | Rate, steps: int, *, start: float = 0.01) -> Rate:
     """
     then, steps = _as_schedule(schedule), _check_whole("warmup", "steps", steps, 0)
     _check_fraction("warmup", start=start)
-    return lambda t: then(0) * (start + (1 - start) * t / steps) if t < steps else then(t - steps)
+    return lambda t: then(0) * (start + (1 - start) * (t / steps)) if t < steps else then(t - steps)
 
 
 # -- in steps
@@ -178,7 +179,7 @@ def step(lr: float, *, every: int, factor: float = 0.1) -> Rate:
     """Multiply the rate by `factor` every so many steps."""
     _check_rate(lr, factor)
     every = _check_whole("step", "every", every)
-    return lambda t: lr * factor ** (t // every)
+    return lambda t: _times(lr, factor, t // every)
 
 
 @_schedule
@@ -186,14 +187,21 @@ def multistep(lr: float, *, at: Sequence[int], factor: float = 0.1) -> Rate:
     """Multiply the rate by `factor` at certain steps."""
     _check_rate(lr, factor)
     at = _check_increasing("multistep", at)
-    return lambda t: lr * factor ** bisect_right(at, t)
+    return lambda t: _times(lr, factor, bisect_right(at, t))
 
 
 @_schedule
 def exponential(lr: float, *, factor: float) -> Rate:
     """Multiply the rate by `factor` at each step."""
     _check_rate(lr, factor)
-    return lambda t: lr * factor**t
+    return lambda t: _times(lr, factor, t)
+
+
+def _times(lr: float, factor: float, n: int) -> float:
+    try:
+        return lr * float(factor) ** n  # of two ints it would be exact, and long
+    except OverflowError:
+        return math.inf
 
 
 # -- along a curve
@@ -215,8 +223,8 @@ def polynomial(lr: float, *, steps: int, power: float = 1.0, end: float = 0.0) -
     _check_fraction("polynomial", end=end)
     steps = _check_whole("polynomial", "steps", steps)
     check_number("power", power)
-    if not power > 0:
-        raise ValueError(f"polynomial expects a power above 0, got {power}")
+    if not power > 0 or not _is_finite(power):
+        raise ValueError(f"polynomial expects a finite power above 0, got {power}")
     return lambda t: lr * (end + (1 - end) * (1 - min(t, steps) / steps) ** power)
 
 
@@ -249,14 +257,15 @@ def cosine(
     _check_fraction("cosine", end=end)
     steps, restarts = _check_whole("cosine", "steps", steps), _check_whole("cosine", "restarts", restarts, 0)
     growth = _check_whole("cosine", "growth", growth)
-    starts = [0]
-    for k in range(restarts + 1):
-        starts.append(starts[-1] + steps * growth**k)
 
     def rate(t: int) -> float:
-        k = min(bisect_right(starts, t), restarts + 1)
-        share = min((t - starts[k - 1]) / (starts[k] - starts[k - 1]), 1.0)
-        return lr * _along_cosine(1.0, end, share)
+        length, left = steps, restarts
+        if growth == 1:
+            t -= length * min(t // length, left)
+        else:
+            while left and t >= length:
+                t, length, left = t - length, length * growth, left - 1
+        return lr * _along_cosine(1.0, end, min(t / length, 1.0))
 
     return _makers["warmup"](rate, warmup, start=start).rate
 
@@ -354,27 +363,34 @@ def _made(value: Any) -> Any:
     return [_made(part) for part in value] if isinstance(value, list) else value
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of an int that no float holds
+        return False
+
+
 def _check_rate(lr: Any, factor: Any = 1.0) -> None:
     check_number("lr", lr)
     check_number("factor", factor)
-    if not 0 <= lr < math.inf:
+    if not lr >= 0 or not _is_finite(lr):
         raise ValueError(f"lr must be finite and not negative, got {lr}")
-    if not 0 < factor < math.inf:
+    if not factor > 0 or not _is_finite(factor):
         raise ValueError(f"factor must be finite and above 0, got {factor}")
 
 
 def _check_fraction(schedule: str, **fractions: Any) -> None:
     for name, value in fractions.items():
         check_number(name, value)
-        if not 0 <= value < math.inf:
+        if not value >= 0 or not _is_finite(value):
             raise ValueError(f"{schedule} expects {name} to be a fraction of lr, from 0, got {value}")
 
 
 def _check_whole(schedule: str, name: str, value: Any, least: int = 1) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{schedule} expects {name} to be a whole number of steps, got {value!r}")
-    if value < least:
-        raise ValueError(f"{schedule} expects {name} to be at least {least}, got {value}")
+    if not least <= int(value) <= 2**53:
+        raise ValueError(f"{schedule} expects {name} to be at least {least} and at most 2**53, got {value}")
     return int(value)
 
 

@@ -12,8 +12,10 @@ import json
 import math
 import os
 import re
+import struct
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,12 +25,14 @@ from ..device import is_array, to_numpy
 from ..nn.surgery import load_state, state_of
 from ..tree import Node
 from .callbacks import is_score
-from .files import arrays_in, serialized, write_atomically
+from .files import in_pieces, read_arrays, remove_leftovers, write_atomically
 
 __all__ = ["Broken", "Checkpoints"]
 
 FORMAT = "gpubp checkpoint 1"
-_DICTS = ("arrays", "settings", "parts")
+_DICTS = ("settings", "row", "parts")
+AVERAGES = "average/average "  #: how names of arrays begin that `gpubp.optim.Average` keeps
+_STEP = "step-([0-9]{8}|[1-9][0-9]{8,17})"
 MOST_JSON = 1 << 28  #: bytes; a history of millions of rows is smaller
 
 
@@ -112,29 +116,28 @@ class Checkpoints:
 
         Raises
         ------
+        TypeError, ValueError
+            If a state is not of arrays and of what JSON can hold; if `best` is no figure of the row.
         OSError
             If it cannot be written; the older ones are still there.
         """
-        figure = row.get(self.best) if self.best is not None else None
-        if self.best is not None and row and not isinstance(figure, float):
+        if self.best is not None and row and not isinstance(row.get(self.best), float):
             known = ", ".join(name for name, x in row.items() if isinstance(x, float))
             raise ValueError(f"best={self.best!r} is no figure of the history: there are {known}")
         arrays, others = _gathered(parts)
-        content = serialized(arrays, FORMAT)
+        pieces = in_pieces(arrays, FORMAT)
         about = {
             "format": FORMAT,
             "step": step,
-            "arrays": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
-            "settings": dict(settings),
-            "figure": figure,
+            "arrays": _sha256(*pieces),
+            "settings": _encoded(settings, "settings"),
+            "row": _encoded(row, "row"),
             "parts": others,
         }
-        text = _to_json(about)
-        about["sha256"] = hashlib.sha256(text.encode()).hexdigest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.folder)
-        write_atomically(self._arrays(step), content)
-        write_atomically(self._json(step), _to_json(about, indent=1).encode())
+        remove_leftovers(self.folder, r"step-[0-9]+\.(?:json|safetensors)")
+        write_atomically(self._arrays(step), pieces)
+        write_atomically(self._json(step), _signed(about))
         self._saved = step
         self._remove_old(step)
 
@@ -142,23 +145,19 @@ class Checkpoints:
         """Remove all but the newest and the best; what is newer than the one just written was broken."""
         steps = self.steps()
         known = [step for step in steps if step <= newest]
-        wanted = {*known[-self.keep :], *self._best_of(known[: -self.keep])}
+        wanted = {*known[-self.keep :], self._best_of(known)}
         for step in {*steps, *self._steps("safetensors")} - wanted:
             self._json(step).unlink(missing_ok=True)
             self._arrays(step).unlink(missing_ok=True)
 
-    def _best_of(self, older: list[int]) -> list[int]:
-        if self.best is None:
-            return []
+    def _best_of(self, steps: list[int]) -> int | None:
         figures = {}
-        for step in self.steps():
-            try:
-                figures[step] = self._read_json(step).get("figure")
-            except Broken:
-                continue
-        finite = {step: self._sign * x for step, x in figures.items() if isinstance(x, float) and math.isfinite(x)}
-        best = min(finite, key=lambda step: (finite[step], step), default=None)
-        return [step for step in older if step == best]
+        for step in steps if self.best is not None else ():
+            with suppress(Broken):
+                figure = self._read_json(step)["row"].get(self.best)
+                if isinstance(figure, float) and math.isfinite(figure):
+                    figures[step] = self._sign * figure
+        return min(figures, key=lambda step: (figures[step], step), default=None)
 
     # -- reading
 
@@ -192,18 +191,23 @@ class Checkpoints:
         if found is None:
             return None
         name = str(self._json(found.step))
-        _check_settings(found.about["settings"], json.loads(_to_json(dict(settings))), name)
+        _check_settings(found.about["settings"], _decoded(_encoded(settings, "settings")), name)
         _restore(parts, _parted(found.arrays, found.about["parts"]), name)
         self._saved = found.step
         return found.step
 
     def load_best(self, net: Any) -> int:
-        """Put the best net into a net, and return its step; without `best`, or if no row was saved, the newest."""
+        """Put the best net, or its averages if the run has them, into a net of that form, and return its step.
+
+        Without `best`, or if no row was saved, it is the newest.
+        """
         best = self._best_of(self.steps())
-        found = self._read(best[0]) if best else self._newest()
+        found = self._newest() if best is None else self._read(best)
         if found is None:
             raise FileNotFoundError(f"there is no checkpoint in {self.folder}")
-        load_state(net, _parted(found.arrays, {})["net"], str(self._arrays(found.step)), "checkpoint")
+        start = AVERAGES if any(name.startswith(AVERAGES) for name in found.arrays) else "net/"
+        arrays = {name.removeprefix(start): x for name, x in found.arrays.items() if name.startswith(start)}
+        load_state(net, arrays, str(self._arrays(found.step)), "checkpoint")
         return found.step
 
     def _newest(self) -> _Found | None:
@@ -226,36 +230,34 @@ class Checkpoints:
     def _read(self, step: int) -> _Found:
         about, file = self._read_json(step), self._arrays(step)
         try:
-            size, expected = file.stat().st_size, about["arrays"].get("bytes")
-            if size != expected:
-                raise Broken(f"{file} has {size} bytes, where {expected} were written")
-            content = file.read_bytes()
+            arrays, digest = read_arrays(file)
         except FileNotFoundError:
             raise Broken(f"{self._json(step)} is there, but its arrays in {file.name} are not") from None
-        if hashlib.sha256(content).hexdigest() != about["arrays"].get("sha256"):
+        except (OSError, ValueError) as error:
+            raise Broken(str(error)) from None
+        if digest != about["arrays"]:
             raise Broken(f"{file} is damaged: it has another checksum than it was written with")
-        try:
-            return _Found(step, arrays_in(content, str(file)), about)
-        except ValueError as error:
-            raise Broken(str(error)) from error
+        return _Found(step, arrays, about)
 
     def _read_json(self, step: int) -> dict[str, Any]:
         file = self._json(step)
-        if file.stat().st_size > MOST_JSON:
-            raise Broken(f"{file} is no checkpoint: it has {file.stat().st_size} bytes")
         try:
-            about = json.loads(file.read_bytes(), object_hook=_decoded)
-            digest = about.pop("sha256", None)
-            is_whole = hashlib.sha256(_to_json(about).encode()).hexdigest() == digest
-        except (AttributeError, RecursionError, ValueError) as error:
+            if file.stat().st_size > MOST_JSON:
+                raise Broken(f"{file} is no checkpoint: it has {file.stat().st_size} bytes")
+            content = file.read_bytes()
+            about = json.loads(content)
+            about.pop("sha256")
+            is_whole, about = _signed(about) == content, _decoded(about)
+        except OSError as error:
+            raise Broken(str(error)) from None
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise Broken(f"{file} is damaged: {error}") from None
         if about.get("format") != FORMAT:
             raise Broken(f"{file} is no checkpoint that this version of gpubp knows")
         if not is_whole or about.get("step") != step:
             raise Broken(f"{file} is damaged: it has another checksum than it was written with")
-        if not all(type(about.get(name)) is dict for name in _DICTS) or set(map(type, about["parts"].values())) - {
-            dict
-        }:
+        found = [about.get(name) for name in _DICTS]
+        if not all(type(x) is dict for x in found) or not all(type(x) is dict for x in found[-1].values()):
             raise Broken(f"{file} is no checkpoint: {', '.join(_DICTS)} are not there, or no objects")
         return cast(dict[str, Any], about)
 
@@ -264,7 +266,7 @@ class Checkpoints:
             names = os.listdir(self.folder)
         except FileNotFoundError:
             return []
-        return sorted(int(found[1]) for name in names if (found := re.fullmatch(rf"step-(\d{{8,18}})\.{suffix}", name)))
+        return sorted(int(found[1]) for name in names if (found := re.fullmatch(rf"{_STEP}\.{suffix}", name)))
 
     def _json(self, step: int) -> Path:
         return self.folder / f"step-{step:08}.json"
@@ -297,7 +299,7 @@ def _gathered(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[
     for part, x in parts.items():
         state = _state_of(x)
         arrays |= {f"{part}/{name}": to_numpy(value) for name, value in state.items() if is_array(value)}
-        others[part] = {name: value for name, value in state.items() if not is_array(value)}
+        others[part] = _encoded({name: value for name, value in state.items() if not is_array(value)}, part)
     return arrays, others
 
 
@@ -341,43 +343,42 @@ def _check_settings(there: Mapping[str, Any], here: Mapping[str, Any], name: str
 # -- JSON
 
 
-def _to_json(x: Any, indent: int | None = None) -> str:
-    return json.dumps(_encoded(x), allow_nan=False, sort_keys=True, indent=indent, ensure_ascii=False)
+def _sha256(*pieces: Any) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
-def _encoded(x: Any) -> Any:
-    """Numbers that JSON lacks as {"float": "inf"}, and integers of other types as such."""
-    if isinstance(x, float):
-        return x if math.isfinite(x) else {"float": repr(float(x))}
+def _signed(about: dict[str, Any]) -> bytes:
+    """The content of a file, with a checksum of its own: for the same values, the same bytes."""
+    digest = _sha256(json.dumps(about, allow_nan=False, sort_keys=True).encode())
+    return json.dumps({**about, "sha256": digest}, allow_nan=False, sort_keys=True, indent=1).encode()
+
+
+def _encoded(x: Any, name: str) -> Any:
+    """What JSON can hold: numbers that it lacks as {"float64": "7ff0000000000000"}, by their bits."""
     if isinstance(x, Mapping):
-        return {str(key): _encoded(value) for key, value in x.items()}
+        if not all(isinstance(key, str) for key in x):
+            raise TypeError(f"{name} has names that are no text, which a checkpoint cannot hold: {list(x)}")
+        return {key: _encoded(value, f"{name} {key}") for key, value in x.items()}
     if isinstance(x, list | tuple):
-        return [_encoded(value) for value in x]
-    return int(x) if isinstance(x, Integral) and not isinstance(x, bool) else x
+        return [_encoded(value, name) for value in x]
+    if isinstance(x, float):
+        return float(x) if math.isfinite(x) else {"float64": struct.pack(">d", x).hex()}
+    if isinstance(x, Integral) and not isinstance(x, bool):
+        return int(x)
+    if not isinstance(x, str | bool | None):
+        raise TypeError(f"{name} is of {type(x).__name__}, but a checkpoint holds arrays and what JSON can hold")
+    return x
 
 
-def _decoded(x: dict[str, Any]) -> Any:
-    return float(x["float"]) if x.keys() == {"float"} and x["float"] in ("inf", "-inf", "nan") else x
-
-
-# -- the folder
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what was left by processes that were killed while they wrote."""
-    for file in folder.glob(".step-*.part"):
-        owner = file.name.split(".")[-2]
-        if owner.isdecimal() and int(owner) != os.getpid() and not _is_running(int(owner)):
-            file.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":  # where os.kill would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+def _decoded(x: Any) -> Any:
+    """Undo `_encoded`."""
+    if isinstance(x, list):
+        return [_decoded(value) for value in x]
+    if not isinstance(x, dict):
+        return x
+    if x.keys() == {"float64"} and re.fullmatch("[0-9a-f]{16}", str(x["float64"])):
+        return struct.unpack(">d", bytes.fromhex(x["float64"]))[0]
+    return {key: _decoded(value) for key, value in x.items()}

@@ -216,7 +216,7 @@ def fit(
         skips=skips,
         callbacks=callbacks,
         checkpoints=checkpoints,
-        settings=settings,
+        settings=settings | {"optimizer": type(opt).__name__},
     )
     resumed = resume and run.resume()
     for callback in callbacks:

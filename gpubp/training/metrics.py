@@ -295,8 +295,8 @@ def top_k(k: int, *, ignore_index: int | None = None) -> Metric:
         own = xp.take_along_axis(scores, labels, axis=-1)
         lower = xp.arange(scores.shape[-1], dtype=labels.dtype, device=labels.device) < labels
         before = ~(scores <= own) | ((scores == own) & lower)  # a NaN is not among the largest
-        ranks = xp.sum(xp.astype(before, labels.dtype), axis=-1)
-        return xp.sum(xp.astype(ranks < k, c.weights.dtype) * c.weights), xp.sum(c.weights)
+        among = xp.count_nonzero(before, axis=-1) < k
+        return xp.sum(xp.where(among, c.weights, 0.0)), xp.sum(c.weights)
 
     return Metric(name, sums, _ratio)
 
@@ -374,14 +374,14 @@ class _Classes:
         self.binary = shape == wanted and (len(shape) == 1 or shape[-1:] == (1,))
         counted, wide = None, _wide(xp)
         if self.binary:
-            self.classes = 2
-            said, labels = xp.astype(output > threshold, xp.int64), xp.astype(xp.astype(target, wide) > 0.5, xp.int64)
+            self.classes, target = 2, xp.astype(target, wide)
+            said, labels = output > threshold, target > 0.5
             if ignore_index is not None:
                 counted = target != ignore_index
         elif shape[-1:] > (1,) and (wanted == shape or (wanted == shape[:-1] and not is_inexact(target.dtype))):
             self.classes = shape[-1]
             said = xp.argmax(output, axis=-1)
-            labels = xp.argmax(target, axis=-1) if wanted == shape else xp.astype(target, xp.int64)
+            labels = xp.argmax(target, axis=-1) if wanted == shape else xp.astype(target, _wide(xp, "int"))
             if ignore_index is not None and wanted != shape:
                 counted = labels != ignore_index
                 labels = xp.where(counted, labels, 0)
@@ -392,7 +392,7 @@ class _Classes:
                 f"two classes both (n,) or (..., 1); got an output of shape {shape} and a target of shape {wanted} and "
                 f"dtype {target.dtype}"
             )
-        self.said, self.labels = (xp.astype(xp.reshape(x, (-1,)), xp.int64) for x in (said, labels))
+        self.said, self.labels = (xp.astype(xp.reshape(x, (-1,)), _wide(xp, "int")) for x in (said, labels))
         self.weights = (
             xp.ones_like(self.labels, dtype=wide) if counted is None else xp.astype(xp.reshape(counted, (-1,)), wide)
         )
@@ -523,9 +523,10 @@ def _ratio(total: Any, n: Any) -> Any:
     return total / n
 
 
-def _wide(xp: Any) -> Any:
-    """float64, or float32 where there is none, as in JAX by default."""
-    return xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+def _wide(xp: Any, kind: str = "float") -> Any:
+    """float64 or int64; or what has 32 bits, where there is no other, as in JAX by default."""
+    known = xp.__array_namespace_info__().dtypes(kind=("real floating", "signed integer"))
+    return known.get(f"{kind}64", known[f"{kind}32"])
 
 
 def _plain(x: Any) -> Any:
@@ -550,5 +551,5 @@ def _pair(name: str, output: Any, target: Any) -> tuple[Any, Any, Any]:
     check_real(name, output)
     xp = raw_namespace(output)
     if "bool" in str(target.dtype):
-        target = xp.astype(target, xp.int64)
+        target = xp.astype(target, _wide(xp, "int"))
     return xp, widened(xp, output), widened(xp, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 from ..device import Device, raw_namespace, to_numpy
 from ..functions.update import check_number
 from ..nn.parameter import check_built
-from ..nn.surgery import load_state, state_of
 from ..optim import Optimizer
+from ..tree import map_distinct
 from .callbacks import Callback
 from .checks import check_optimizer
 from .history import NotFinite
@@ -118,7 +119,7 @@ def lr_finder(
     device: Device | str | None = None,
     precision: str | None = None,
 ) -> RangeTest:
-    """Try learning rates from a low to a high one, a step with each, and leave net and optimizer as they were.
+    """Try learning rates from a low to a high one, a step with each, on copies of net and optimizer.
 
     The loss is read after each step. The test ends early when the loss has become much larger than it was at first, or
     is not finite.
@@ -128,7 +129,8 @@ def lr_finder(
     net
         A built net.
     loss, opt, train, batch_size, targets, step, accumulate, seed, device, precision
-        As in `fit`. The data are gone through as often as needed.
+        As in `fit`. The data are gone through as often as needed. What groups of the optimizer have as a rate of their
+        own stays.
     low, high
         The range of rates, each so many times larger than the one before.
     steps
@@ -168,11 +170,11 @@ def lr_finder(
     if not isinstance(opt, Optimizer) and callable(opt):
         opt = opt(net)
     check_optimizer(opt, net)
-    own, remembered, learned = vars(opt).copy(), opt.state(), _copied(state_of(net))
+    its = map_distinct(lambda x: raw_namespace(x).asarray(x, copy=True), net)
     test = _Test(np.geomspace(low, high, steps))
     try:
         fit(
-            *(net, loss, opt, train),
+            *(its, loss, copy.deepcopy(opt, {id(net): its}), train),
             steps=steps,
             batch_size=batch_size,
             targets=targets,
@@ -189,11 +191,6 @@ def lr_finder(
     except NotFinite:
         if not test.losses:
             raise
-    finally:
-        vars(opt).clear()
-        vars(opt).update(own)
-        opt.load_state(remembered)
-        load_state(net, learned, "what it was", "state")
     return test.result()
 
 
@@ -233,7 +230,3 @@ class _Test(Callback):
         if not self.losses:
             raise FloatingPointError("no loss was finite at any learning rate")
         return RangeTest(np.asarray(self.tried), np.asarray(self.losses), self.diverged)
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {path: raw_namespace(x).asarray(x, copy=True) for path, x in state.items()}

@@ -434,7 +434,7 @@ def test_a_package_that_cannot_be_had(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no connection\n")
 
     monkeypatch.setattr(download.subprocess, "run", offline)
-    with pytest.raises(OSError, match="ERROR: no connection") as error:
+    with pytest.raises(OSError, match="the Python Package Index: ERROR: no connection\n") as error:
         fetch(PAIR, tmp_path)
     assert str(error.value).endswith("from pack==1 of the Python Package Index")
     assert "WARNING" not in str(error.value)
@@ -442,5 +442,8 @@ def test_a_package_that_cannot_be_had(monkeypatch, tmp_path):
 
 def test_a_debian_package_needs_debian(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(OSError, match=r"no apt-get(.|\n)*from the Debian package pack \(or install that\)"):
+    with pytest.raises(
+        OSError,
+        match=r"the Debian package pack: there is no apt-get(.|\n)*from the Debian package pack \(or install that\)",
+    ):
         fetch(FileSet("deb", "", (File("a.bin", sha(A)),), debian="pack"), tmp_path)

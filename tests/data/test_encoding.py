@@ -274,6 +274,7 @@ def test_statistics_of_many_pieces(read, monkeypatch):
     np.testing.assert_allclose(column.deviation, table["x"].std(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_file_larger_than_the_memory_it_is_given(tmp_path):
     """Fifty megabytes are read, encoded and taken by rows, in a tenth of that."""
     file, rows = tmp_path / "large.csv", 10_000

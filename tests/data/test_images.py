@@ -1,7 +1,12 @@
+import io
 import sys
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpubp.data import batches, image_folder
 
@@ -108,6 +113,48 @@ def test_a_truncated_picture(put, tmp_path, form):
     images = image_folder(tmp_path).images  # only the header is read
     with pytest.raises(ValueError, match=rf"1\.{form} is no whole picture: "):
         images.take(np.array([0]))
+
+
+def test_a_picture_that_claims_too_much(put, tmp_path, monkeypatch):
+    put("1.png", pixels(30, 40))
+    content = bytearray((tmp_path / "1.png").read_bytes())
+    at = content.index(b"IDAT") - 4
+    content[at:at] = b"\xff\xff\xff\xffIDAT"  # the length of what follows
+    (tmp_path / "1.png").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"1\.png is no"):
+        image_folder(tmp_path).images.take(np.array([0]))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    put("1.png", pixels(30, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match="it has more pixels than PIL.Image.MAX_IMAGE_PIXELS, 1000"),
+    ):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "gif", "bmp", "tiff"])
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_damaged_pictures(form, data, tmp_path_factory):
+    """Bytes changed or cut off: a picture, or a ValueError that names the file."""
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(15 * 12 * 3, dtype=np.uint8).reshape(15, 12, 3)).save(stream, form)
+    content = bytearray(stream.getvalue())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    folder = tmp_path_factory.getbasetemp() / form
+    folder.mkdir(exist_ok=True)
+    (folder / "damaged.bin").write_bytes(content[: data.draw(st.integers(0, 2 * len(content)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            images = image_folder(folder, size=4).images
+            assert images.take(np.array([0])).shape[:3] == (1, 4, 4)
+        except ValueError as error:
+            assert "damaged.bin" in str(error)  # noqa: PT017
 
 
 def test_a_picture_that_has_changed(put, tmp_path):

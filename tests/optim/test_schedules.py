@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpubp import optim
 from gpubp.optim import schedules
@@ -50,6 +52,11 @@ def test_in_steps():
     assert values(step(1.0, every=2, factor=0.5), 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
     assert values(multistep(1.0, at=(1, 4), factor=0.5), 6) == [1, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert values(exponential(1.0, factor=0.5), 4) == [1, 0.5, 0.25, 0.125]
+
+
+def test_factors_above_1_end_at_infinity():
+    assert exponential(1, factor=3)(10**9) == math.inf  # of whole numbers, too, which could grow without end
+    assert exponential(1, factor=2)(10) == 1024.0
 
 
 def test_along_a_curve():
@@ -139,9 +146,8 @@ def test_numpys_numbers_are_described_as_numbers():
 
 def test_it_is_the_learning_rate_of_an_optimizer():
     p = {"w": np.zeros(1)}
-    opt = optim.SGD(p, 1.0)
-    for t in range(4):
-        opt.lr = exponential(1.0, factor=0.5)(t)
+    opt = optim.SGD(p, exponential(1.0, factor=0.5))
+    for _ in range(4):
         opt.step({"w": np.ones(1)})
     assert p["w"][0] == -(1 + 0.5 + 0.25 + 0.125)
 
@@ -154,23 +160,25 @@ def test_it_is_the_learning_rate_of_an_optimizer():
     [
         (lambda: constant("0.1"), TypeError, "lr must be a number, got '0.1'"),
         (lambda: constant(-0.1), ValueError, "lr must be finite and not negative, got -0.1"),
+        (lambda: constant(10**400), ValueError, "lr must be finite and not negative, got 1000"),
+        (lambda: linear(0.1, steps=2**53 + 1), ValueError, r"at most 2\*\*53, got 9007199254740993"),
         (lambda: cosine(math.nan, steps=3), ValueError, "lr must be finite and not negative, got nan"),
         (lambda: step(0.1), TypeError, r"step\(\) missing 1 required keyword-only argument: 'every'"),
-        (lambda: step(0.1, every=0), ValueError, "step expects every to be at least 1, got 0"),
+        (lambda: step(0.1, every=0), ValueError, "step expects every to be at least 1 .*, got 0"),
         (lambda: step(0.1, every=2.5), TypeError, "step expects every to be a whole number of steps, got 2.5"),
         (lambda: step(0.1, every=2, factor=0.0), ValueError, "factor must be finite and above 0, got 0.0"),
         (lambda: exponential(0.1, factor=math.inf), ValueError, "factor must be finite and above 0, got inf"),
         (lambda: multistep(0.1, at=[3, 3]), ValueError, r"multistep expects `at` to be increasing .*, got \[3, 3\]"),
         (lambda: multistep(0.1, at=3), ValueError, "multistep expects `at` to be increasing step numbers, got 3"),
         (lambda: multistep(0.1, at=[]), ValueError, r"increasing step numbers, got \[\]"),
-        (lambda: multistep(0.1, at=[0, 3]), ValueError, "multistep expects each of `at` to be at least 1, got 0"),
+        (lambda: multistep(0.1, at=[0, 3]), ValueError, "multistep expects each of `at` to be at least 1 .*, got 0"),
         (lambda: linear(0.1, steps=True), TypeError, "linear expects steps to be a whole number of steps, got True"),
         (lambda: linear(0.1, steps=3, end=-1), ValueError, "linear expects end to be a fraction of lr, from 0, got -1"),
-        (lambda: polynomial(0.1, steps=3, power=0), ValueError, "polynomial expects a power above 0, got 0"),
-        (lambda: cosine(0.1, steps=3, restarts=-1), ValueError, "cosine expects restarts to be at least 0, got -1"),
-        (lambda: cosine(0.1, steps=3, growth=0), ValueError, "cosine expects growth to be at least 1, got 0"),
-        (lambda: cosine(0.1, steps=3, warmup=-1), ValueError, "warmup expects steps to be at least 0, got -1"),
-        (lambda: one_cycle(0.1, steps=1), ValueError, "one_cycle expects steps to be at least 2, got 1"),
+        (lambda: polynomial(0.1, steps=3, power=0), ValueError, "polynomial expects a finite power above 0, got 0"),
+        (lambda: cosine(0.1, steps=3, restarts=-1), ValueError, "cosine expects restarts to be at least 0 .*, got -1"),
+        (lambda: cosine(0.1, steps=3, growth=0), ValueError, "cosine expects growth to be at least 1 .*, got 0"),
+        (lambda: cosine(0.1, steps=3, warmup=-1), ValueError, "warmup expects steps to be at least 0 .*, got -1"),
+        (lambda: one_cycle(0.1, steps=1), ValueError, "one_cycle expects steps to be at least 2 .*, got 1"),
         (lambda: one_cycle(0.1, steps=9, shape="cos"), ValueError, "shape='cosine' or 'linear', got 'cos'"),
         (lambda: one_cycle(0.1, steps=9, rise=1.1), ValueError, "a rise above 0 and up to 1.0 of the steps, got 1.1"),
         (lambda: one_cycle(0.1, steps=9, rise=0.6, three_phases=True), ValueError, "up to 0.5 of the steps, got 0.6"),
@@ -178,6 +186,7 @@ def test_it_is_the_learning_rate_of_an_optimizer():
         (lambda: joined([0.1, 0.2], at=[3, 4]), ValueError, r"a step in `at` for each .*, got 2 and \[3, 4\]"),
         (lambda: constant(0.1)(-1), ValueError, "steps are counted from 0, got -1"),
         (lambda: from_dict(0.1), ValueError, "described by its name, one of constant, joined, .*, got 0.1"),
+        (lambda: from_dict({"name": ["step"]}), ValueError, "described by its name, one of constant, "),
         (lambda: from_dict({"name": "cos"}), ValueError, r"one of constant, .*, got \{'name': 'cos'\}"),
         (lambda: from_dict({"name": "step"}), ValueError, "describes no schedule: step.. missing 1 required"),
         (
@@ -191,6 +200,35 @@ def test_it_is_the_learning_rate_of_an_optimizer():
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+NUMBERS = st.one_of(st.integers(), st.floats(), st.integers(0, 9), st.floats(0, 1))
+
+
+def descriptions(values):
+    """Of all kinds, with options of which many are good."""
+
+    def of(name, **options):
+        return st.fixed_dictionaries(
+            {"name": st.just(name)},
+            optional={key: st.just(good) | st.just(good) | values for key, good in options.items()},
+        )
+
+    return st.one_of(*(of(**schedule.to_dict()) for schedule in EVERY))
+
+
+LEAVES = st.one_of(NUMBERS, st.booleans(), st.text(max_size=4), st.none())
+VALUES = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), descriptions(inner)), max_leaves=6)
+
+
+@given(descriptions(VALUES), st.integers(0, 10**9))
+def test_any_description_is_a_schedule_or_an_error_with_a_message(description, t):
+    try:
+        schedule = from_dict(description)
+    except ValueError:
+        return
+    assert isinstance(schedule(t), int | float)
+    assert from_dict(schedule.to_dict()) == schedule
 
 
 # -- PyTorch's

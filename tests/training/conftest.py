@@ -29,13 +29,14 @@ def read_only():
 class _Full:
     """A file on a disk that has no space after some bytes, or says so only when they are to be synced or closed."""
 
-    def __init__(self, stream, room):
-        self._stream, self._room = stream, room
+    def __init__(self, stream, room, at_close):
+        self._stream, self._room, self._at_close = stream, room, at_close
 
     def write(self, content):
-        if len(content) > self._room:
+        self._room -= len(content)
+        if self._room < 0:
             self._stream.write(content[: self._room])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _fail()
         return self._stream.write(content)
 
     def __enter__(self):
@@ -43,6 +44,8 @@ class _Full:
 
     def __exit__(self, *_):
         self._stream.close()
+        if self._at_close:
+            _fail()
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
@@ -52,10 +55,10 @@ def _fail(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.fixture(params=["at once", "at byte 10", "at fsync", "at the move"])
+@pytest.fixture(params=["at once", "at byte 10", "at byte 400", "at fsync", "at close", "at the move"])
 def disk_full(request, monkeypatch):
     """A block in which the disk is full."""
-    room = {"at once": 0, "at byte 10": 10}.get(request.param, 1 << 40)
+    room = {"at once": 0, "at byte 10": 10, "at byte 400": 400}.get(request.param, 1 << 40)
 
     @contextmanager
     def full():
@@ -63,7 +66,7 @@ def disk_full(request, monkeypatch):
             original = builtins.open
             patch.setattr(
                 "gpubp.training.files.open",
-                lambda file, *a: _Full(original(file, *a), room),
+                lambda file, *a: _Full(original(file, *a), room, request.param == "at close"),
                 raising=False,
             )
             for name in {"at fsync": ["fsync"], "at the move": ["replace"]}.get(request.param, ()):

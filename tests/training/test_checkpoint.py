@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import struct
 import subprocess
 from contextlib import suppress
 
@@ -59,7 +60,8 @@ def test_all_parts_come_back(tmp_path):
         "none": math.nan,
         "tiny": 5e-324,
         "third": 1 / 3,
-        "text": "ε",
+        "text": "ε \ud800",
+        "other nan": struct.unpack(">d", bytes.fromhex("fff8000000000123"))[0],
         "x": np.arange(3),
     }
     before = parts(7, **state)
@@ -67,6 +69,7 @@ def test_all_parts_come_back(tmp_path):
     after = parts(1)
     assert Checkpoints(tmp_path).resume(after, settings=SETTINGS) == 12
     np.testing.assert_equal(everything(after), everything(before))
+    assert struct.pack(">d", after["run"].held["other nan"]).hex() == "fff8000000000123"
     for part in (before, after):
         part["opt"].step(part["net"])
     np.testing.assert_equal(everything(after), everything(before))
@@ -82,13 +85,14 @@ def test_nothing_is_there(tmp_path):
 def test_the_newest_are_kept_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2, best="val_loss")
     for step, loss in enumerate([3.0, 1.0, math.nan, 2.0, 2.5], 1):
-        save(checkpoints, step, val_loss=loss)
+        save(checkpoints, step, val_loss=loss, loss=loss)
     assert checkpoints.steps() == [2, 4, 5]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json"] * 3 + [".safetensors"] * 3
     net = parts()["net"]
     assert Checkpoints(tmp_path, best="val_loss").load_best(net) == 2
     np.testing.assert_array_equal(net.layers[0].W, parts(2)["net"].layers[0].W)
-    assert Checkpoints(tmp_path, best="val_accuracy").load_best(net) == 5  # the figures are compared as one is asked
+    assert Checkpoints(tmp_path, best="loss").load_best(net) == 2  # whatever was the best while they were kept
+    assert Checkpoints(tmp_path, best="accuracy").load_best(net) == 5  # the newest: there is no such figure
 
 
 def test_a_score_is_best_at_its_largest(tmp_path):
@@ -196,21 +200,58 @@ def test_a_net_is_loaded_from_a_checkpoint(tmp_path):
 
 
 def test_other_files_are_left_alone(tmp_path):
-    for name in ("notes.txt", "step-1.json", "step-000000x1.json"):
+    mine = {"notes.txt", "step-1.json", "step-000000x1.json", "step-000000001.json", "step-٠٠٠٠٠٠٠٣.json"}
+    for name in mine:
         (tmp_path / name).write_text("mine")
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step in (1, 2):
         save(checkpoints, step)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "notes.txt", "step-1.json", "step-000000x1.json", "step-00000002.json", "step-00000002.safetensors"
-    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == mine | {"step-00000002.json", "step-00000002.safetensors"}
+    assert Checkpoints(tmp_path).resume(parts(), settings=SETTINGS) == 2
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_folder_of_that_name_is_no_checkpoint(suffix, tmp_path):
+    save(Checkpoints(tmp_path), 1)
+    save(Checkpoints(tmp_path), 2)
+    (tmp_path / f"step-00000002.{suffix}").unlink()
+    (tmp_path / f"step-00000002.{suffix}").mkdir()
+    with pytest.warns(RuntimeWarning, match=r"Is a directory: .*step-00000002.*taken is the one before, of step 1"):
+        assert Checkpoints(tmp_path).resume(parts(), settings=SETTINGS) == 1
+
+
+def test_the_best_is_kept_where_a_later_one_was_broken(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3, best="loss")
+    for step, loss in ((1, 1.0), (2, 2.0), (6, 0.5)):
+        save(checkpoints, step, loss=loss)
+    (tmp_path / "step-00000006.safetensors").unlink()
+    again = Checkpoints(tmp_path, keep=1, best="loss")
+    save(again, 3, loss=3.0)  # as after a return to step 2
+    assert again.steps() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"x": {"a": [1, {2}]}}, "run x a is of set, but a checkpoint holds arrays and what JSON can hold"),
+        ({"x": {1: 2}}, r"run x has names that are no text, which a checkpoint cannot hold: \[1\]"),
+    ],
+)
+def test_what_a_checkpoint_cannot_hold_is_named(state, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        Checkpoints(tmp_path).save(1, parts(**state), settings=SETTINGS, row={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
-    for process in (2**22 + 1, 1, 10**30):  # beyond Linux's largest, always running, none at all
-        (tmp_path / f".step-00000001.json.{process}.part").write_text("half")
+    for process in (2**22 + 1, 10**30, os.getpid(), 1):  # beyond Linux's largest, none at all, this, always running
+        (tmp_path / f".step-00000009.json.{process}.part").write_text("half")
     save(Checkpoints(tmp_path), 1)
-    assert [path.name for path in tmp_path.glob(".*")] == [".step-00000001.json.1.part"]
+    running = tmp_path / ".step-00000009.json.1.part"
+    assert list(tmp_path.glob(".*")) == [running]
+    os.utime(running, (0, 0))
+    save(Checkpoints(tmp_path), 2)
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_json_is_plain(tmp_path):

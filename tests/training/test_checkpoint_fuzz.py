@@ -10,11 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubp.training import Broken, Checkpoints
-from gpubp.training.checkpoint import _to_json
+from gpubp.training.checkpoint import _signed
 
 from .test_checkpoint import SETTINGS, Part, everything, parts
 
@@ -27,6 +28,13 @@ def valid():
     with TemporaryDirectory() as folder:
         Checkpoints(folder).save(1, parts(1), settings=SETTINGS, row={})
         return [(Path(folder) / f"step-00000001.{suffix}").read_bytes() for suffix in ("json", "safetensors")]
+
+
+def unsigned():
+    """What the first file says, but for the checksums."""
+    about = json.loads(valid()[0])
+    del about["sha256"]
+    return about
 
 
 @contextmanager
@@ -82,11 +90,7 @@ def test_mutated_files(data):
 
 def signed(about, arrays):
     """JSON with the right checksums, whatever else it says."""
-    if isinstance(about, dict):
-        if isinstance(about.get("arrays"), dict):
-            about["arrays"] = {"bytes": len(arrays), "sha256": hashlib.sha256(arrays).hexdigest()} | about["arrays"]
-        about["sha256"] = hashlib.sha256(_to_json(about).encode()).hexdigest()
-    return json.dumps(about).encode()
+    return _signed({**about, "arrays": hashlib.sha256(arrays).hexdigest()})
 
 
 anything = st.recursive(
@@ -98,9 +102,7 @@ anything = st.recursive(
 
 @given(st.data())
 def test_well_signed_nonsense(data):
-    about, arrays = json.loads(valid()[0]), valid()[1]
-    del about["sha256"], about["arrays"]
-    about["arrays"] = {}
+    about, arrays = unsigned(), valid()[1]
     place = data.draw(st.sampled_from([about, about["parts"], about["parts"]["opt"], about["settings"]]))
     place[data.draw(st.sampled_from([*place, "new"]))] = data.draw(anything)
     assert read(signed(about, arrays), arrays) in (1, Broken, ValueError)
@@ -109,32 +111,40 @@ def test_well_signed_nonsense(data):
 @given(st.data())
 def test_well_signed_arrays(data):
     arrays = data.draw(mutated(valid()[1]) | st.binary(max_size=64))
-    about = json.loads(valid()[0])
-    del about["sha256"]
-    about["arrays"] = {}
-    assert read(signed(about, arrays), arrays) in (1, Broken, ValueError)
+    assert read(signed(unsigned(), arrays), arrays) in (1, Broken, ValueError)
+
+
+dtypes = st.sampled_from(["F32", "BF16", "BOOL", "U8", "F8_E4M3", "M64", "F1", "I999", ""])
+lengths = st.integers() | st.integers(0, 3) | st.sampled_from([1 << 40, (1 << 63) - 1, 1 << 63, True, 1.0])
+
+
+@given(st.dictionaries(st.text(max_size=6), anything | st.fixed_dictionaries({
+    "dtype": dtypes | anything,
+    "shape": st.lists(lengths, max_size=3) | anything,
+    "data_offsets": st.tuples(lengths, lengths) | anything,
+}), max_size=3), st.integers(0, 100))  # fmt: skip
+def test_headers_that_claim_anything(header, size):
+    text = json.dumps(header).encode()
+    arrays = len(text).to_bytes(8, "little") + text + bytes(size)
+    assert read(signed(unsigned(), arrays), arrays) in (Broken, ValueError)
 
 
 def test_a_header_that_claims_more_than_there_is():
-    about = json.loads(valid()[0])
-    del about["sha256"]
-    about["arrays"] = {}
-    shape = [1 << 40]
-    header = json.dumps({"net/x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 << 40]}}).encode()
-    arrays = len(header).to_bytes(8, "little") + header
-    assert read(signed(about, arrays), arrays) is Broken
-    arrays = (1 << 60).to_bytes(8, "little") + header
-    assert read(signed(about, arrays), arrays) is Broken
+    entry = {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4 << 40]}
+    text = json.dumps({"net/x": entry}).encode()
+    for length in (len(text), 1 << 60):
+        arrays = length.to_bytes(8, "little") + text
+        assert read(signed(unsigned(), arrays), arrays) is Broken
 
 
-def test_deep_json():
-    assert read(b"[" * 100_000, b"") is Broken
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 900 + b"1" + b"}" * 900, b"9" * 100_000])
+def test_deep_and_long_json(text):
+    assert read(text, b"") is Broken
+    arrays = len(text).to_bytes(8, "little") + text
+    assert read(signed(unsigned(), arrays), arrays) is Broken
 
 
 def test_the_generators_reach_the_checks():
     assert read(*valid()) == 1
-    about = json.loads(valid()[0])
-    del about["sha256"]
-    about["arrays"] = {}
-    assert read(signed(about, valid()[1]), valid()[1]) == 1
+    assert read(signed(unsigned(), valid()[1]), valid()[1]) == 1
     assert isinstance(parts()["run"], Part)

@@ -1,12 +1,14 @@
 import errno
 import os
+import stat
 
 import numpy as np
 import pytest
 
 import gpubp as bp
 from gpubp import nn, optim
-from gpubp.training.files import write_atomically
+from gpubp.nn.surgery import state_of
+from gpubp.training.files import in_pieces, read_arrays, write_atomically
 
 
 def net_of(seed=0, width=4, dtype="float32"):
@@ -113,6 +115,61 @@ def test_files_that_are_none(tmp_path):
         bp.save({"a": 1}, tmp_path / "net")
     with pytest.raises(TypeError, match=r"name of a file, got Sequential; it is save\(net, file\)"):
         bp.load(net_of(), tmp_path / "net")
+
+
+def test_every_dtype_as_others_write_and_read_it(tmp_path):
+    from ml_dtypes import bfloat16
+    from safetensors.numpy import load_file, save_file
+
+    names = ["bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float16", "float32", "complex64"]
+    arrays = {name: np.arange(3).astype(name) for name in names} | {"empty": np.ones((0, 4)), "scalar": np.asarray(2.0)}
+    bp.save(arrays, tmp_path / "ours")
+    theirs = load_file(tmp_path / "ours")
+    for path, x in state_of(arrays).items():
+        np.testing.assert_array_equal(theirs[path], x, strict=True)
+    save_file(state_of(arrays), tmp_path / "theirs")
+    zeros = bp.tree.map_leaves(np.zeros_like, arrays)
+    bp.load(tmp_path / "theirs", zeros)
+    for name, x in arrays.items():
+        np.testing.assert_array_equal(zeros[name], x, strict=True)
+    beyond = {"a": np.ones(2, bfloat16), "b": np.asarray([1 + 2j]), "c": np.arange(2.0).astype(">f8")}
+    bp.save(beyond, tmp_path / "beyond")
+    found, _ = read_arrays(tmp_path / "beyond")
+    assert [x.tolist() for x in found.values()] == [[1 + 2j], [0, 1], [1, 1]]
+    with pytest.raises(TypeError, match="safetensors files hold numbers, not datetime64"):
+        in_pieces({"t": np.zeros(1, "M8[s]")}, "x")
+
+
+def test_permissions_are_those_of_other_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == (0o640 if os.name == "posix" else 0o666)
+
+
+def test_what_a_dead_process_left_is_removed(tmp_path):
+    for name in (".file.4194305.part", ".file2.4194305.part"):
+        (tmp_path / name).write_text("half")
+    write_atomically(tmp_path / "file", b"content")
+    assert sorted(os.listdir(tmp_path)) == [".file2.4194305.part", "file"]
+
+
+def test_a_file_system_that_cannot_sync_folders(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def fail(number, code):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", lambda number: fail(number, errno.EINVAL))
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    monkeypatch.setattr(os, "fsync", lambda number: fail(number, errno.EIO))
+    with pytest.raises(OSError, match="Input/output error: '.*file'"):
+        write_atomically(tmp_path / "file", b"content")
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path):

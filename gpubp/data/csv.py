@@ -1,0 +1,185 @@
+"""Tables from CSV files."""
+
+from __future__ import annotations
+
+import csv as standard
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from .opening import LINE, File, naming, opened_text, undecodable
+from .tables import MISSING, Piece, Table, as_number, check_names, fill, kinds_of, rows_of_a_piece, shown
+
+__all__ = ["csv"]
+
+
+def csv(
+    file: File,
+    *,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    like: Any = None,
+    missing: Iterable[str] = MISSING,
+    decimal: str = ".",
+    encoding: str = "utf-8",
+    max_categories: int = 1000,
+    memory: int = 2**28,
+    cache: File | None = None,
+) -> Table:
+    """Read a CSV file, ``.gz`` or not, piece by piece: it may be larger than memory.
+
+    Blank lines are passed over, spaces around cells are not part of them. A column is one of numbers if all its cells
+    that are not missing are numbers; a column with more than `max_categories` different other values is text.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    header
+        Whether the first line holds the columns' names; by default it does if none of its cells is a number, or if one
+        is not a number where the lines below hold numbers. Columns without a name are ``c1``, ``c2`` ....
+    delimiter
+        What stands between cells; by default found out: comma, semicolon, tab or bar.
+    kinds
+        Kinds of columns that are not to be found out, such as ``{"zip": "category"}``.
+    like
+        A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
+    missing
+        Spellings of a missing cell, in capital or small letters.
+    decimal
+        What stands before a number's fraction, such as ``","``.
+    encoding
+        Of the file's characters; a byte order mark is passed over.
+    max_categories
+        Most different values of a category column.
+    memory
+        Bytes up to which numbers, and codes of categories, are kept in memory. More go to a file that is
+        memory-mapped, temporary unless there is a `cache`.
+    cache
+        A folder for these files, ``numbers.npy`` and ``codes.npy``; they are then made in any case.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        If the file is empty or no table; if a line has too many or too few cells; if two columns have one name; if a
+        column that was said to be of numbers holds something else. The message names file and line.
+    OSError
+        If the file cannot be read.
+    """
+    with naming(file):
+        form = _Form(file, header, delimiter, encoding)
+        return fill(
+            file, form.names, kinds_of(kinds, like, form.names), form.pieces,
+            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
+        )  # fmt: skip
+
+
+class _Form:
+    """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
+
+    def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
+        if delimiter is not None and len(delimiter) != 1:
+            raise ValueError(f"delimiter must be one character, got {delimiter!r}")
+        self._file, self._encoding = file, encoding
+        self._delimiter = delimiter or ","
+        if delimiter is None:
+            with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
+                sample = islice((line[:10_000] for line in lines if line.strip()), 20)
+                self._delimiter = _delimiter_of([*sample])
+        first = list(islice(self._rows(), 20))
+        if not first:
+            raise ValueError("the file is empty")
+        cells = [row for _, row in first]
+        self._has_header = _is_header(cells) if header is None else header
+        self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
+
+    def _lines(self) -> Any:
+        return _Lines(opened_text(self._file, self._encoding, newline=""))
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not blank, each with the line it begins at."""
+        with self._lines() as lines:
+            reader = standard.reader(lines, delimiter=self._delimiter)
+            line = 1
+            while True:
+                try:
+                    row = next(reader, None)
+                except UnicodeError:
+                    raise ValueError(undecodable(self._file, self._encoding)) from None
+                except standard.Error as error:
+                    raise ValueError(f"line {line}: {error}; is there a quote that is never closed?") from None
+                if row is None:
+                    return
+                if len(row) > 1 or (row and row[0].strip()):
+                    yield line, row
+                line = reader.line_num + 1
+
+    def pieces(self) -> Iterator[Piece]:
+        width = len(self.names)
+        rows = self._rows()
+        if self._has_header:
+            next(rows)
+        while piece := list(islice(rows, rows_of_a_piece(width))):
+            for line, row in piece:
+                if len(row) != width:
+                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
+                    wanted = "the first line has" if not self._has_header else "there are names for"
+                    raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {shown(','.join(row))}")
+            yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
+
+
+class _Lines:
+    """The lines of a text file, none longer than a bound."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream, self._line = stream, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline(LINE)
+        self._line += 1
+        if len(line) == LINE:
+            raise ValueError(f"line {self._line} is longer than {LINE} characters: this is no table")
+        if not line:
+            raise StopIteration
+        return line
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+def _delimiter_of(lines: list[str]) -> str:
+    """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
+
+    def fitness(delimiter: str) -> tuple[int, int]:
+        widths = [len(row) for row in standard.reader(lines, delimiter=delimiter) if row] or [1]
+        return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
+
+    return max(",;\t|", key=fitness)
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    is_number = [as_number(cell) is not None for cell in rows[0]]
+    if not any(is_number):
+        return True
+    below = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
+    return any(
+        not is_number[k] and rows[0][k].strip() and all(as_number(cell) is not None for cell in column)
+        for k, column in enumerate(below)
+    )
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    return check_names([cell.strip() or f"c{k + 1}" for k, cell in enumerate(cells)])
