@@ -93,7 +93,7 @@ def test_in_a_captured_step(backend):
         train(backend, net, optim.SGD(net, 0.05), average, 9, capture=capture)
         found.append([to_numpy(x) for x in average.net.parameters().values()])
     for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-10)
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

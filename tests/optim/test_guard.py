@@ -564,9 +564,10 @@ def test_a_captured_step_is_the_step(cls, options, guard, backend):
 
     tree, opt, step = run(capture=True)
     expected, usual, _ = run(capture=False)
-    assert_close(tree, expected, rtol=1e-14, atol=0)
+    rtol = 1e-10 if cls is optim.Muon else 1e-14  # products may round otherwise in a graph
+    assert_close(tree, expected, rtol=rtol, atol=0)
     for name, x in usual.state().items():
-        np.testing.assert_array_equal(to_numpy(opt.state()[name]), to_numpy(x), err_msg=name)
+        np.testing.assert_allclose(to_numpy(opt.state()[name]), to_numpy(x), rtol=rtol, atol=0, err_msg=name)
     assert opt.steps == (11 if guard else 14)
     assert step.launches > 5 or backend.name != "cupy"
 

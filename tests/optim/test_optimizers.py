@@ -8,7 +8,7 @@ from gpubp import nn, optim
 from gpubp.functions.update import Store
 from tests.optim.cases import CASES
 
-SMALL = CHUNK = 16384  # of NumPy's store
+SMALL, CHUNK = 16384, 32768  # of NumPy's store
 SHAPES = [(3, 4), (4,), (), (SMALL + CHUNK + 5,), (2, SMALL)]
 OPTIONS = {
     "sgd": (optim.SGD, {}),
