@@ -9,22 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import NAMES, Encoding, Table, csv, idx, load, npy, npz
+from ..data import NAMES, Encoding, Npz, Table, image_folder, load
+from ..data import read as read_file
 from ..data.checks import Source, check_finite, chunks
 from ..data.tables import near
 from .problems import BadInput, mistakes
 from .settings import Settings
 
-__all__ = ["ArrayEncoding", "Rows", "check_has_targets", "encoding_of", "read", "split"]
+__all__ = ["ArrayEncoding", "Rows", "check_has_targets", "encoding_of", "is_array_file", "read", "split"]
 
 HELD = 2**30  #: bytes of encoded inputs up to which they are computed once and kept
 TARGETS = ("target", "label", "class", "y")  #: names of a target column
 PICTURES = ("mnist", "fashion-mnist", "cifar10")  #: data sets of bytes
-ARRAYS = (".npz", ".npy", ".idx")
-IDX = ("-ubyte",)  #: ends of the names of MNIST's files
-TABLES = (".csv", ".tsv", ".txt", ".data", ".parquet", ".pq")
-
-Pair = tuple[Any, Any]
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 class Rows(Protocol):
@@ -311,48 +308,42 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
     with mistakes():
         if what in NAMES:
             return _set(what, settings)
-        if path.is_dir():
-            return _pictures(path, settings), None
-        suffix = ([s.lower() for s in path.suffixes if s.lower() != ".gz"] or [""])[-1]
         if not path.exists():
-            is_path = suffix or os.sep in what
-            raise BadInput(f"there is no file {what!r}" if is_path else
-                           f"there is no file and no data set called {what!r}{near(what, list(NAMES))}")  # fmt: skip
-        if suffix in TABLES:
-            return _table(path, suffix, settings, like), None
-        if suffix in ARRAYS or path.name.removesuffix(".gz").endswith(IDX):
-            return _arrays(path, suffix, settings, like), None
-    kinds = ", ".join((*TABLES, *ARRAYS))
-    raise BadInput(f"{what}: the kind of a file is told by its name, which ends in one of {kinds}")
+            if path.suffix or os.sep in what:
+                raise BadInput(f"there is no file {what!r}")
+            raise BadInput(f"there is no file and no data set called {what!r}{near(what, list(NAMES))}")
+        if path.is_dir():
+            return _pictures(path, settings, like), None
+        if path.name.lower().removesuffix(".gz").endswith(TABLES):
+            return _table(path, settings, like), None
+        return _arrays(path, settings, like), None
 
 
 def _set(name: str, settings: Settings) -> tuple[Rows, Rows]:
-    if name in ("autoencoder8", "shakespeare"):
-        raise BadInput(f"the data set {name} is not one of inputs and a number or label each; see examples/ and the "
-                       "page on data")  # fmt: skip
     found = load(name, settings.data_dir, dtype="uint8" if name in PICTURES else "float32")
-    train, test = (ArrayRows(name, *part, task=settings.task, alike=True) for part in found)
+    train, test = (ArrayRows(f"the data set {name}", *part, task=settings.task, alike=True) for part in found)
     return train, test
 
 
-def _table(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
-    if isinstance(like, ArrayEncoding):
+def _table(path: Path, settings: Settings, like: Any) -> Rows:
+    if isinstance(like, ArrayEncoding | ArrayRows):
         raise BadInput(f"{path} is a table, but the net has learned from arrays")
     pattern = like.table if isinstance(like, TableRows) else like
-    kinds = dict.fromkeys(settings.category, "category") if pattern is None else None
-    table = csv(path, like=pattern, kinds=kinds)
+    told = {"like": pattern} if pattern is not None else {"kinds": dict.fromkeys(settings.category, "category")}
+    table = read_file(path, **told)
     if pattern is not None:
-        return TableRows(table, pattern.target if isinstance(pattern, Encoding) else like.target, settings)
+        return TableRows(table, like.target, settings)
     target = settings.target or next((n for n in table.names if n.lower() in TARGETS), table.names[-1])
     table.kind(target)
     rows = TableRows(table, target, settings)
     if without := len(rows) - len(rows.known()):
         rows.notes.append(f"{without} row{' has' if without == 1 else 's have'} no target, and no part in this")
-    rows.notes += [f"column {name!r}: {count} missing; {_FILLED[table.kind(name)]}"
-                   for name in table.names if name != target and (count := _missing(table, name))]  # fmt: skip
     for name in table.names:
-        doubt = None if name in settings.ignore or name == target else table.doubt(name)
-        if doubt and table.kind(name) != "number":
+        if name == target or name in settings.ignore:
+            continue
+        if count := _missing(table, name):
+            rows.notes.append(f"column {name!r}: {count} missing; {_FILLED[table.kind(name)]}")
+        if table.kind(name) != "number" and (doubt := table.doubt(name)):
             raise BadInput(f"{path}: column {name!r} should be one of numbers: {doubt}. Mend the cells, or give "
                            f"--category {name} or --ignore {name}")  # fmt: skip
     return rows
@@ -369,39 +360,51 @@ def _missing(table: Table, name: str) -> int:
     return int(np.count_nonzero(np.isnan(table[name]) if table.kind(name) == "number" else table[name] == ""))
 
 
-def _arrays(path: Path, suffix: str, settings: Settings, like: Any) -> Rows:
-    wanted = settings.target
-    if suffix == ".npz":
-        arrays = npz(path)
-        x, y = _member(arrays, settings.inputs), None
-        if like is None or isinstance(like, ArrayRows) or (wanted or "y") in arrays:
-            y = _member(arrays, wanted or "y")
-    else:
-        x, y = _array(path), None
+def _arrays(path: Path, settings: Settings, like: Any) -> Rows:
+    if isinstance(like, Encoding | TableRows):
+        raise BadInput(f"{path} is no table, but the net has learned from one")
+    found, wanted, y = read_file(path), settings.target, None
+    if isinstance(found, Npz):
+        x = _member(found, settings.inputs)
+        if like is None or (wanted or "y") in found:
+            y = _member(found, wanted or "y")
+    elif isinstance(found, np.ndarray):
+        x = found
         if wanted is None and like is None:
-            raise BadInput(f"{path} holds inputs alone: name the file of the targets, as in --target y{suffix}")
-        if wanted is not None and Path(wanted).is_file():
-            y = _array(Path(wanted))
+            raise BadInput(f"{path} holds inputs alone: name the file of the targets, as in --target y{path.suffix}")
+        if wanted is not None and (like is None or Path(wanted).is_file()):
+            y = read_file(wanted)
+    else:
+        raise BadInput(f"{path} holds a text, which has no inputs and targets; examples/shakespeare.py learns from one")
     if x.ndim == 3 and settings.model is None:
         x = x[..., None]  # grey pictures
-    if isinstance(like, Encoding):
-        raise BadInput(f"{path} holds arrays, but the net has learned from a table")
     return ArrayRows(str(path), x, y, task=settings.task)
 
 
-def _member(arrays: Any, name: str) -> np.ndarray:
+def is_array_file(what: str) -> bool:
+    """Whether a file holds one array, so that its target is a file too."""
+    return what.lower().removesuffix(".gz").endswith((".npy", ".idx", "-ubyte"))
+
+
+def _member(arrays: Npz, name: str) -> np.ndarray:
     if name not in arrays:
         raise BadInput(f"{arrays.file} holds no array {name!r}{near(name, list(arrays))}")
-    found: np.ndarray = arrays[name]
-    return found
+    return arrays[name]
 
 
-def _array(path: Path) -> np.ndarray:
-    return npy(path) if path.suffix == ".npy" else idx(path)
-
-
-def _pictures(path: Path, settings: Settings) -> Rows:
-    raise BadInput(f"{path} is a folder")
+def _pictures(path: Path, settings: Settings, like: Any) -> Rows:
+    if isinstance(like, Encoding | TableRows):
+        raise BadInput(f"{path} is a folder of pictures, but the net has learned from a table")
+    channels = None if like is None else (like.x.shape if isinstance(like, ArrayRows) else (0, *like.shape))[-1]
+    try:
+        found = image_folder(path, size=settings.image_size, channels=channels)
+    except ValueError as error:
+        text, differs, _ = str(error).partition("; size=")
+        raise BadInput(text + ("; --image-size N brings all to one" if differs else "")) from None
+    if like is None and found.labels is None:
+        raise BadInput(f"{path} holds no folders of pictures, one for each class")
+    names = [str(file.relative_to(path)) for file in found.images.files]
+    return ArrayRows(str(path), found.images, found.labels, task=settings.task, classes=found.classes, names=names)
 
 
 def check_has_targets(rows: Rows, what: str) -> None:

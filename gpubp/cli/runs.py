@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..data import NAMES
 from ..training.files import write_atomically
 from .problems import BadInput, told
-from .rows import encoding_of
+from .rows import encoding_of, is_array_file
 from .settings import Settings, made
 
 __all__ = ["RunFolder"]
@@ -56,7 +57,12 @@ class RunFolder:
         if settings.model is not None:
             write_atomically(self.net, Path(settings.model.rpartition(":")[0]).read_bytes())
         self.write(self.encoding, encoding.to_dict())
-        self.write(self.config, {"gpubp": metadata.version("gpubp"), "settings": asdict(settings)})
+        told = asdict(settings)
+        if settings.data not in NAMES:  # paths that hold in other folders too
+            told["data"] = str(Path(settings.data).absolute())
+        if settings.target is not None and is_array_file(settings.data):
+            told["target"] = str(Path(settings.target).absolute())
+        self.write(self.config, {"gpubp": metadata.version("gpubp"), "settings": told})
 
     def write(self, file: Path, content: Mapping[str, Any]) -> None:
         """Write a JSON file of the folder."""

@@ -145,9 +145,11 @@ class Settings:
 
     optimizer: str = _option(words(*OPTIMIZERS), "how steps are made", "adamw", group="training")
     lr: float | None = _option(number(0, above=True), "learning rate (default: the optimizer's)", group="training")
-    schedule: str = _option(words(*SCHEDULES), "of the learning rate", "constant", group="training")
+    schedule: str = _option(words(*SCHEDULES), "of the learning rate", "cosine", group="training")
     warmup: int = _option(whole(0), "steps in which the learning rate rises from 0", 0, group="training")
-    weight_decay: float | None = _option(number(0), "weight decay (default: the optimizer's)", group="training")
+    weight_decay: float | None = _option(
+        number(0), "weight decay (default: of AdamW, Lion and Muon by the number of steps, else 0)", group="training"
+    )
     epochs: int | None = _option(
         whole(1), "passes over the training rows (default: 30, of 10000 rows and more 10)", group="training"
     )
@@ -170,7 +172,9 @@ class Settings:
     device: str = _option(device_name, "where to compute", "auto", group="training")
 
     out: str | None = _option(_file, "run folder (default: runs/ and the name of the data)", group="run")
-    checkpoint_every: int = _option(whole(1), "epochs between checkpoints", 1, group="run")
+    checkpoint_every: int | None = _option(
+        whole(1), "epochs between checkpoints (default: 10, of 10000 rows and more 1)", group="run"
+    )
 
 
 NAMES = {option.name: option for option in fields(Settings)}

@@ -16,7 +16,17 @@ from ..data import batches
 from ..device import Device, device, device_of, to_numpy
 from ..nn.surgery import mode
 from ..optim import schedules
-from ..training import Callback, EarlyStopping, JSONLines, ReduceOnPlateau, evaluate, fit, save
+from ..training import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    JSONLines,
+    NotFinite,
+    ReduceOnPlateau,
+    evaluate,
+    fit,
+    save,
+)
 from ..tree import leaves
 from .nets import net_of, own_faults
 from .problems import INTERRUPTED, OK, BadInput, Failure, mistakes, told
@@ -28,16 +38,18 @@ from .settings import Settings, settings_of
 __all__ = ["Task", "measured", "outputs_of", "resume", "train"]
 
 MANY = 10_000  #: training rows from which on passes are fewer and batches larger
-#: Classes and their own learning rate, weight decay and other options.
-OPTIMIZERS: dict[str, tuple[str, float, float, dict[str, Any]]] = {
-    "sgd": ("SGD", 0.05, 0.0, {"momentum": 0.9}),
-    "adagrad": ("Adagrad", 0.02, 0.0, {}),
-    "rmsprop": ("RMSprop", 1e-3, 0.0, {}),
-    "adam": ("Adam", 2e-3, 0.0, {}),
-    "adamw": ("AdamW", 2e-3, 0.1, {}),
-    "lion": ("Lion", 3e-4, 0.1, {}),
-    "muon": ("Muon", 0.01, 0.1, {}),
+#: Classes, learning rates and options of the optimizers.
+OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "sgd": ("SGD", 0.05, {"momentum": 0.9}),
+    "adagrad": ("Adagrad", 0.02, {}),
+    "rmsprop": ("RMSprop", 1e-3, {}),
+    "adam": ("Adam", 2e-3, {}),
+    "adamw": ("AdamW", 2e-3, {}),
+    "lion": ("Lion", 3e-4, {}),
+    "muon": ("Muon", 2e-3, {}),
 }
+DECAYING = ("adamw", "lion", "muon")
+FORGETTING = 2.0  #: by which exponent weight decay alone would shrink weights in a run, at the full learning rate
 
 
 def train(args: argparse.Namespace) -> int:
@@ -118,6 +130,8 @@ class Task:
             self.train = self._part(rows, training)
             self.validation = self._part(rows, validation)
             self.test = self._part(rows, test) if own_test is None else self._part(own_test, own_test.known())
+        if settings.balance and self.encoding.task == "regression":
+            raise BadInput("--balance is for classes, but the task is regression")
         self.settings = _filled(settings, len(training))
         size = self.settings.batch_size or 0
         if size > len(training):
@@ -144,6 +158,15 @@ class Task:
         report.say(f"target {target!r}, {what}; task {encoding.task} ({how})\n")
 
     @property
+    def steps(self) -> int:
+        """How many steps an epoch has."""
+        rows = len(self.train)
+        if self.settings.balance:
+            counts = np.bincount(self.train.targets)
+            rows = int(counts.max() * np.count_nonzero(counts))
+        return -(-rows // (self.settings.batch_size or 1))
+
+    @property
     def target(self) -> str:
         """Name of the target."""
         return getattr(self.encoding, "target", None) or self.settings.target or "y"
@@ -154,14 +177,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _filled(settings: Settings, rows: int) -> Settings:
-    _, lr, weight_decay, _ = OPTIMIZERS[settings.optimizer]
-    defaults: dict[str, Any] = {
-        "epochs": 30 if rows < MANY else 10,
-        "batch_size": min(32 if rows < MANY else 128, rows),
-        "lr": lr,
-        "weight_decay": weight_decay,
-    }
-    return replace(settings, **{name: x for name, x in defaults.items() if getattr(settings, name) is None})
+    """Fill in what follows from the number of training rows.
+
+    The weight decay is such that weights forget over the same share of a run, however long: Wang, Aitchison, "How to
+    set AdamW's weight decay as you scale model and dataset size", 2024.
+    """
+    given = {name: x for name, x in vars(settings).items() if x is not None}
+    epochs = given.setdefault("epochs", 30 if rows < MANY else 10)
+    size = given.setdefault("batch_size", min(32 if rows < MANY else 128, rows))
+    lr = given.setdefault("lr", OPTIMIZERS[settings.optimizer][1])
+    steps = epochs * -(-rows // size)
+    given.setdefault("checkpoint_every", 10 if rows < MANY else 1)
+    decay = float(f"{FORGETTING / (lr * steps):.2g}") if settings.optimizer in DECAYING else 0.0
+    given.setdefault("weight_decay", decay)
+    return replace(settings, **given)
 
 
 # -- the run
@@ -183,12 +212,15 @@ def _run(task: Task, folder: RunFolder, report: Report, *, resumed: bool) -> int
                 metrics=("accuracy",) if task.encoding.classes else ("r2",),
                 callbacks=[*_callbacks(settings, len(task.validation)), JSONLines(folder.metrics), _Tell(report)],
                 seed=settings.seed, nonfinite=settings.nonfinite, precision=_precision(settings),
-                progress=report.is_shown,
+                checkpoint=Checkpoints(folder.checkpoints, every=_every(task)), resume=resumed,
+                balance=1 if settings.balance else None, progress=report.is_shown,
             )  # fmt: skip
-    except FloatingPointError as error:
-        raise Failure(str(error)) from None
+    except NotFinite as error:
+        raise Failure(str(error).replace("fit(nonfinite='skip')", "--nonfinite skip")) from None
     except OSError as error:
         raise Failure(f"{told(error)}; when that is mended: gpubp resume {folder.path}") from None
+    except ValueError as error:  # such as of a checkpoint that is not whole
+        raise BadInput(str(error)) from None
     if history.interrupted:
         report.tell("interrupted", run=folder.path)
         report.warn(f"stopped by Ctrl-C; to go on: gpubp resume {folder.path}")
@@ -197,6 +229,11 @@ def _run(task: Task, folder: RunFolder, report: Report, *, resumed: bool) -> int
         report.say(f"stopped early: {history.stopped}")
     _finish(task, folder, report, net, history, time.perf_counter() - start)
     return OK
+
+
+def _every(task: Task) -> int | str:
+    every = task.settings.checkpoint_every or 1
+    return "epoch" if every == 1 else every * task.steps
 
 
 def _net(task: Task, folder: RunFolder, where: Device) -> Any:
@@ -235,9 +272,9 @@ def _precision(settings: Settings) -> str | None:
 
 def _optimizer(net: Any, task: Task) -> Any:
     s = task.settings
-    name, _, _, options = OPTIMIZERS[s.optimizer]
-    steps = (s.epochs or 1) * -(-len(task.train) // (s.batch_size or 1))
-    return getattr(optim, name)(net, _schedule(s, steps), weight_decay=s.weight_decay, clip_norm=s.clip_norm, **options)
+    name, _, options = OPTIMIZERS[s.optimizer]
+    lr = _schedule(s, (s.epochs or 1) * task.steps)
+    return getattr(optim, name)(net, lr, weight_decay=s.weight_decay, clip_norm=s.clip_norm, **options)
 
 
 def _schedule(s: Settings, steps: int) -> Any:

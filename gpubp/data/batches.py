@@ -57,10 +57,8 @@ class Batches:
         self._data: tuple[Any, ...] = tuple(data)
         rows = _count_rows(self._data)
         self._seed, self._epoch = _check_seed(seed, epoch)
-        order = copies = None
-        if balance is not None:
-            order, copies = balanced(_labels(self._data, balance), self._seed, self._epoch)
-            rows = len(order)
+        repeated = None if balance is None else balanced(_labels(self._data, balance), self._seed, self._epoch)
+        rows = rows if repeated is None else len(repeated[0])
         check_at_least_1("batch_size", batch_size)
         if last not in LAST:
             raise ValueError(f"last must be {', '.join(map(repr, LAST[:-1]))} or {LAST[-1]!r}, got {last!r}")
@@ -69,10 +67,9 @@ class Batches:
         for position, array in enumerate(self._data):
             if is_in_memory(array):
                 check_indices(array, position, ignore_index)
-        if shuffle:
-            places = shuffled(rows, self._seed, self._epoch)
-            order, copies = (places, None) if order is None or copies is None else (order[places], copies[places])
-        self._order, self._copies = np.arange(rows) if order is None else order, copies
+        places = shuffled(rows, self._seed, self._epoch) if shuffle else np.arange(rows)
+        self._order = places if repeated is None else repeated[0][places]
+        self._copies = None if repeated is None else repeated[1][places]
         self._ignored = ignore_index
         self._readers = [self._reader(position) for position in range(len(self._data))]
         self._transforms = per_array(transform, len(self._data))
@@ -89,7 +86,7 @@ class Batches:
         return self._total - self.start
 
     def __iter__(self) -> Generator[tuple[PlainArray, ...], None, None]:
-        made = map(self._made, range(self.start, self._total))
+        made = (self._made(i) for i in range(self.start, self._total))
         upload = uploader(self._device) if self._device is not None and self._prefetch else None
         if upload is not None:
             yield from upload.sent(ahead(map(upload.stage, made), self._prefetch))

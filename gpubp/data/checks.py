@@ -20,7 +20,8 @@ CHUNK = 2**22  #: bytes that are read at once
 class Source(Protocol):
     """Rows that are not in memory but are read, or made, when a batch asks for them.
 
-    Everything that takes arrays with one example a row takes a source too: any object with these attributes.
+    Everything that takes arrays with one example a row takes a source too: any object with these attributes. With
+    prefetching, `take` is called in another thread, and perhaps in two at a time: by an epoch and by a measurement.
     """
 
     @property

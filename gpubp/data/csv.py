@@ -90,9 +90,8 @@ class _Form:
         self._file, self._encoding = file, encoding
         self._delimiter = delimiter or ","
         if delimiter is None:
-            with self._lines() as lines, suppress(UnicodeError):  # which the rows' reader will report
-                sample = islice((line[:10_000] for line in lines if line.strip()), 20)
-                self._delimiter = _delimiter_of([*sample])
+            with suppress(UnicodeError):  # which the rows' reader will report
+                self._delimiter = _delimiter_of([*islice(self._sample(), 20)])
         first = list(islice(self._rows(), 20))
         if not first:
             raise ValueError("the file is empty")
@@ -102,6 +101,13 @@ class _Form:
 
     def _lines(self) -> Any:
         return _Lines(opened_text(self._file, self._encoding, newline=""))
+
+    def _sample(self) -> Iterator[str]:
+        with self._lines() as lines:
+            for line in lines:
+                lines.taken = 0
+                if line.strip():
+                    yield line[:10_000]
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not blank, each with the line it begins at."""
@@ -119,7 +125,7 @@ class _Form:
                     return
                 if len(row) > 1 or (row and row[0].strip()):
                     yield line, row
-                line = reader.line_num + 1
+                line, lines.taken = reader.line_num + 1, 0
 
     def pieces(self) -> Iterator[Piece]:
         width = len(self.names)
@@ -136,19 +142,19 @@ class _Form:
 
 
 class _Lines:
-    """The lines of a text file, none longer than a bound."""
+    """The lines of a text file; a row of them, after which `taken` is set to 0, is not longer than a bound."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
-        self._stream, self._line = stream, 0
+        self._stream, self._line, self.taken = stream, 0, 0
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
         line = self._stream.readline(LINE)
-        self._line += 1
-        if len(line) == LINE:
-            raise ValueError(f"line {self._line} is longer than {LINE} characters: this is no table")
+        self._line, self.taken = self._line + 1, self.taken + len(line)
+        if self.taken >= LINE:
+            raise ValueError(f"line {self._line}: a row has more than {LINE} characters; this is no table")
         if not line:
             raise StopIteration
         return line

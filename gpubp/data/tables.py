@@ -124,9 +124,10 @@ class Table:
         column = self._columns[name]
         if column.example is None or column.good < column.bad:
             return None
-        (line, cell), rest = column.example, column.bad - 1
-        and_others = f" and {rest} others are no numbers either" if rest else ""
-        return f"{column.unit} {line} holds {shown(cell)}{and_others} where {column.good} cells are numbers"
+        line, cell = f"{column.unit} {column.example[0]}", shown(column.example[1])
+        if column.bad == 1:
+            return f"{line} holds {cell} where {column.good} cells are numbers"
+        return f"{column.bad} cells are no numbers where {column.good} are, the first in {line}: {cell}"
 
     def report(self) -> str:
         """Return what is known of the columns, a line each: kind, missing cells, range or most frequent values."""

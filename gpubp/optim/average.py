@@ -61,9 +61,17 @@ class Average:
         self.tree = tree
         self._averaging = _Averaging(map_distinct(lambda x: raw_namespace(x).asarray(x, copy=True), tree), decay)
 
-    def update(self) -> None:
-        """Take the weights as they are now into the average; to be called after each step of the optimizer."""
-        self._averaging.step(self.tree)
+    def update(self, value: Any = None) -> None:
+        """Take the weights as they are now into the average; to be called after each step of the optimizer.
+
+        Parameters
+        ----------
+        value
+            The loss, as of `Optimizer.step`: where it is not finite the average stays as it is.
+        """
+        if value is not None and self._averaging.nonfinite == "ignore":
+            self._averaging.guard(nonfinite="skip")
+        self._averaging.step(self.tree, value)
 
     @property
     def net(self) -> Any:

@@ -250,6 +250,11 @@ class Optimizer(Member):
         """How many steps were skipped, since a gradient was not finite."""
         return _read(self._store.skipped)
 
+    def count_skipped(self) -> Any:
+        """Return how many steps were skipped, without a wait: a number, or a 0-d array of its own on the device."""
+        count = self._store.skipped
+        return count if type(count) is int else self._store.count("skipped")
+
     @property
     def failed(self) -> Any:
         """Which call of `step`, counted from 0, was the first that was not finite.
@@ -278,6 +283,12 @@ class Optimizer(Member):
         A later step may overwrite it.
         """
         return self._store.scale
+
+    @property
+    def rescales(self) -> bool:
+        """Whether there is a dynamic loss scale."""
+        rule = self._store.guard.loss_scale
+        return rule is not None and rule.dynamic
 
     @property
     def nonfinite(self) -> str:

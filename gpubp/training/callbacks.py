@@ -146,7 +146,7 @@ class EarlyStopping(Callback):
 
 
 class ReduceOnPlateau(Callback):
-    """Lowers the learning rate whenever a figure has not got better for some rows, as PyTorch's of that name.
+    """Lowers all learning rates whenever a figure has not got better for some rows, as PyTorch's of that name.
 
     Parameters
     ----------
@@ -180,31 +180,31 @@ class ReduceOnPlateau(Callback):
         if not 0 < factor < 1:
             raise ValueError(f"factor must be between 0 and 1, got {factor}")
         self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
-        self._monitor, self._resting = _Monitor(monitor, maximize, threshold), 0
-        self._opt: Any = None
+        self._monitor, self._resting, self._lr_factor = _Monitor(monitor, maximize, threshold), 0, 1.0
 
     def on_start(self, run: Run) -> None:
-        if callable(run.opt.lr):
-            raise TypeError("ReduceOnPlateau lowers a learning rate that is a number; this optimizer's is a schedule")
-        self._monitor.clear()
-        self._resting, self._opt = 0, run.opt
+        if self.min_lr and callable(run.opt.lr):
+            raise TypeError("min_lr is the least value of a learning rate that is a number; here it is a schedule")
+        if run.step == 0:
+            self._monitor.clear()
+            self._resting, self._lr_factor = 0, run.opt.lr_factor
+        run.opt.lr_factor = self._lr_factor
 
     def on_report(self, run: Run) -> None:
         self._monitor.improved(run.history[-1])
         if self._resting:
             self._resting, self._monitor.waited = self._resting - 1, 0
         if self._monitor.waited > self.patience:
-            run.opt.lr = max(run.opt.lr * self.factor, self.min_lr)
+            least = self.min_lr / run.opt.lr if self.min_lr else 0.0
+            run.opt.lr_factor = self._lr_factor = max(run.opt.lr_factor * self.factor, least)
             self._resting, self._monitor.waited = self.cooldown, 0
 
     def state(self) -> dict[str, Any]:
-        return self._monitor.state() | {"resting": self._resting, "lr": self._opt.lr if self._opt else None}
+        return self._monitor.state() | {"resting": self._resting, "lr_factor": self._lr_factor}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._monitor.load_state(state)
-        self._resting = state["resting"]
-        if self._opt is not None:
-            self._opt.lr = state["lr"]
+        self._resting, self._lr_factor = state["resting"], state["lr_factor"]
 
 
 class _Log(Callback):

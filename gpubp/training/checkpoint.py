@@ -352,8 +352,8 @@ def _sha256(*pieces: Any) -> str:
 
 def _signed(about: dict[str, Any]) -> bytes:
     """The content of a file, with a checksum of its own: for the same values, the same bytes."""
-    digest = _sha256(json.dumps(about, allow_nan=False, sort_keys=True).encode())
-    return json.dumps({**about, "sha256": digest}, allow_nan=False, sort_keys=True, indent=1).encode()
+    digest = _sha256(json.dumps(about, allow_nan=False).encode())
+    return json.dumps({**about, "sha256": digest}, allow_nan=False, indent=1).encode()
 
 
 def _encoded(x: Any, name: str) -> Any:

@@ -13,9 +13,10 @@ from ..data.checks import check_finite, chunks, is_source
 from ..device import is_array
 from ..fused import Fused
 from ..nn.surgery import cells_of, mode
-from ..optim import Optimizer
+from ..optim import Average, Optimizer
 from .callbacks import Callback
 from .checkpoint import Checkpoints
+from .metrics import Totals
 
 Data = Sequence[Any]
 
@@ -27,19 +28,31 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {value!r}")
 
 
-def check_counts(**numbers: Any) -> None:
-    """Refuse what is neither None nor a whole number from 1."""
-    for name, number in numbers.items():
-        if number is not None:
-            check_at_least_1(name, number)
-
-
-def check_length(epochs: Any, steps: Any) -> None:
-    """Refuse all but one of epochs and steps."""
+def check_options(
+    epochs: Any,
+    steps: Any,
+    step: Any,
+    accumulate: Any,
+    precision: Any,
+    report_every: Any,
+    capture: Any,
+    nonfinite: Any,
+    callbacks: Any,
+) -> None:
+    """Refuse options of `fit` that are none, or do not go together."""
     if (epochs is None) == (steps is None):
         given = "neither" if epochs is None else f"epochs={epochs!r} and steps={steps!r}"
         raise ValueError(f"give epochs or steps, one of the two: got {given}")
-    check_counts(epochs=epochs, steps=steps)
+    for name, number in (("epochs", epochs), ("steps", steps), ("report_every", report_every)):
+        if number is not None:
+            check_at_least_1(name, number)
+    check_at_least_1("accumulate", accumulate)
+    if step is not None and (accumulate != 1 or precision is not None):
+        given = f"accumulate={accumulate}" if accumulate != 1 else f"precision={precision!r}"
+        raise ValueError(f"{given} is for steps that fit makes: a step of your own does that itself")
+    check_choice("capture", capture, (True, False, "auto"))
+    check_choice("nonfinite", nonfinite, ("stop", "skip", "scale"))
+    check_callbacks(callbacks)
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -97,7 +110,7 @@ def check_values(name: str, data: Data, targets: int) -> None:
             check_finite(x, f"{'inputs' if k < len(data) - targets else 'targets'} of {name}")
 
 
-def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any) -> None:
+def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any = None) -> None:
     """Refuse a loss, or a step of the user's own, that cannot be called with these data."""
     if step is not None and not callable(step):
         raise TypeError(f"step must be a function (net, opt, *arrays) -> loss, got {type(step).__name__}")
@@ -118,13 +131,6 @@ def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any) -> No
 
 def _refuse_call(call: str, name: str, data: Data, takes: str) -> None:
     raise TypeError(f"{name} holds {len(data)} arrays, so {call.partition('(')[0]} is called as {call}, but {takes}")
-
-
-def check_options_of_step(step: Any, accumulate: int, precision: str | None) -> None:
-    """Refuse what a step of the user's own has to do itself."""
-    if step is not None and (accumulate != 1 or precision is not None):
-        given = f"accumulate={accumulate}" if accumulate != 1 else f"precision={precision!r}"
-        raise ValueError(f"{given} is for steps that fit makes: a step of your own does that itself")
 
 
 def _misfit(f: Callable[..., Any], *args: Any) -> str | None:
@@ -151,11 +157,17 @@ def check_optimizer(opt: Any, net: Any) -> None:
             f"opt must be an optimizer, as in optim.Adam(net), got {type(opt).__name__}; or a function of the net that "
             "makes one"
         )
-    check_owner("the optimizer", opt.tree, net)
+    _check_owner("the optimizer", opt.tree, net)
 
 
-def check_owner(what: str, tree: Any, net: Any) -> None:
-    """Refuse what was made for another net."""
+def check_average(average: Any, net: Any) -> None:
+    """Refuse what is no average of this net."""
+    if not isinstance(average, Average):
+        raise TypeError(f"average must be an optim.Average of the net, got {type(average).__name__}")
+    _check_owner("the average", average.tree, net)
+
+
+def _check_owner(what: str, tree: Any, net: Any) -> None:
     if tree is not net:
         raise ValueError(
             f"{what} was made for another net: make it for the one that is trained, after net.to(...) or "
@@ -163,21 +175,24 @@ def check_owner(what: str, tree: Any, net: Any) -> None:
         )
 
 
-def check_labels(net: Any, data: Data | None, targets: int, batch: tuple[Any, ...]) -> None:
-    """Refuse labels that are not below the number of outputs, which the net shows for a batch like these data."""
-    if data is None:
-        return
+def check_outputs(net: Any, batch: tuple[Any, ...], targets: int, metrics: Any, datas: Sequence[Data | None]) -> None:
+    """Refuse labels that are not below the number of outputs, as a batch shows it, and metrics that do not fit."""
     with mode(net, training=False):
-        outputs = net(*batch[:-targets])
-    outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
-    if len(outputs) != targets:
-        return
-    for output, y, given in zip(outputs, batch[-targets:], data[-targets:], strict=True):
-        if is_inexact(y.dtype) or getattr(output, "ndim", 0) != y.ndim + 1 or not is_array(given):
-            continue
-        classes, largest = output.shape[-1], max(part.max() for _, part in chunks(given))
-        if largest >= classes:
-            raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
+        found = net(*batch[:-targets])
+    wanted = batch[-targets:]
+    outputs = found if isinstance(found, tuple | list) else [found]
+    for data in datas:
+        if data is not None and len(outputs) == targets:
+            for output, y, given in zip(outputs, wanted, data[-targets:], strict=True):
+                if is_array(given) and not is_inexact(y.dtype) and getattr(output, "ndim", 0) == y.ndim + 1:
+                    _check_labels(given, output.shape[-1])
+    Totals(metrics).add(found, wanted[0] if targets == 1 else wanted)
+
+
+def _check_labels(labels: Any, classes: int) -> None:
+    largest = max(part.max() for _, part in chunks(labels))
+    if largest >= classes:
+        raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
 
 def check_last(net: Any, inputs: int, epoch: Callable[..., Batches]) -> None:

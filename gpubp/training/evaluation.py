@@ -12,7 +12,7 @@ from ..device import Device, device_of
 from ..nn.surgery import mode
 from ..precision import mixed
 from ..tree import leaves
-from .checks import check_data, check_precision
+from .checks import check_calls, check_data, check_precision
 from .metrics import Metric, Totals
 
 __all__ = ["as_the_net", "evaluate"]
@@ -58,6 +58,8 @@ def evaluate(
     """
     totals = Totals(metrics)
     check_data("data", data, targets)
+    if loss is not None:
+        check_calls("data", data, targets, loss)
     options = as_the_net(net, device, dtype)
     check_precision(precision, options["dtype"])
     if loss is None and not totals.metrics:

@@ -19,11 +19,9 @@ from .callbacks import Callback
 from .checkpoint import Checkpoints
 from .evaluation import as_the_net, evaluate
 from .history import History
-from .interrupt import Interrupt
 from .metrics import Metric, Totals
-from .progress import Progress
 from .run import Run
-from .steps import own_step, step_of
+from .steps import train_step
 
 __all__ = ["fit"]
 
@@ -47,7 +45,7 @@ def fit(
     step: Callable[..., Any] | None = None,
     accumulate: int = 1,
     average: Any = None,
-    nonfinite: str | None = None,
+    nonfinite: str = "stop",
     seed: int = 0,
     last: str = "keep",
     balance: Any = None,
@@ -107,9 +105,10 @@ def fit(
     average
         An `gpubp.optim.Average` of the net, updated after each step; its net is then the one that is measured.
     nonfinite
-        What is done about a loss or gradient that is not finite, which is seen on the device. ``"stop"``, the default:
-        FloatingPointError, with the net as it was before that step. ``"skip"``: the step is left out. ``"scale"``: it
-        is, and the loss scale is lowered, a dynamic one being there or made; the default with a dynamic one.
+        What is done about a loss or a gradient that is not finite, which is seen on the device: the option of that name
+        of the optimizer is set by it. ``"stop"``: `NotFinite`, with the net as it was before that step; a gradient that
+        only overflowed under a dynamic loss scale is no reason. ``"skip"``: the step is left out. ``"scale"``: it is
+        left out, and the loss scale is lowered, a dynamic one being made if there is none.
     seed
         Determines the order of the examples.
     last, balance, transform, prefetch
@@ -148,60 +147,39 @@ def fit(
     KeyboardInterrupt
         At a second Ctrl-C.
     """
-    checks.check_length(epochs, steps)
-    checks.check_counts(batch_size=batch_size, accumulate=accumulate, report_every=report_every)
-    checks.check_choice("capture", capture, (True, False, "auto"))
-    checks.check_choice("nonfinite", nonfinite, ("stop", "skip", "scale", None))
-    checks.check_callbacks(callbacks)
+    checks.check_options(epochs, steps, step, accumulate, precision, report_every, capture, nonfinite, callbacks)
     Totals(metrics)
     where = as_the_net(net, device, None)
     checks.check_precision(precision, where["dtype"])
-    checks.check_options_of_step(step, accumulate, precision)
+    how: dict[str, Any] = {"transform": transform, "ignore_index": ignore_index, **where}
+    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             checks.check_data(name, data, targets)
             checks.check_calls(name, data, targets, loss, step)
+            batches(data, batch_size, **how)
             checks.check_values(name, data, targets)
-
-    checkpoints = checks.checkpoints(checkpoint, resume)
-    settings = {
-        "data": [[list(x.shape), str(x.dtype)] for x in train],
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "report_every": report_every,
-        "seed": seed,
-        "last": last,
-        "targets": targets,
-        "precision": precision,
-    }
-    where |= {"transform": transform, "ignore_index": ignore_index}
-    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
-    epoch = partial(batches, train, batch_size, **order, **where)
+    epoch = partial(batches, train, batch_size, **order, **how)
+    first, inputs = next(iter(epoch())), len(train) - targets
+    if unsized(net):
+        learn_lengths(net, *first[:inputs])
+    check_built(net)
+    opt = _optimizer(opt, net)
+    if average is not None:
+        checks.check_average(average, net)
+    if step is None or metrics:
+        checks.check_outputs(net, first, targets, metrics, (train, validation))
+    checks.check_last(net, inputs, epoch)
+    _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
         kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
         if validation is None:
-            return evaluate(run.nets[-1], None, train, **kind, **where)
-        found = evaluate(run.nets[-1], loss, validation, **kind, **where)
+            return evaluate(run.nets[-1], None, train, **kind, **how)
+        found = evaluate(run.nets[-1], loss, validation, **kind, **how)
         return {f"val_{name}": x for name, x in found.items()}
 
-    first = next(iter(epoch()))
-    if unsized(net):
-        learn_lengths(net, *first[:-targets])
-    check_built(net)
-    opt = _optimizer(opt, net)
-    if average is not None:
-        checks.check_owner("the average", average.tree, net)
-    if step is None or metrics:
-        for data in (train, validation):
-            checks.check_labels(net, data, targets, first)
-    checks.check_last(net, len(train) - targets, epoch)
-    skips = _watch(opt, nonfinite, precision)
-    take = (
-        step_of(net, loss, opt, average, precision, len(train) - targets)
-        if step is None
-        else own_step(net, step, opt, average)
-    )
+    take = train_step(net, loss, opt, average, precision, inputs, step, nonfinite != "stop")
     run = Run(
         net,
         opt,
@@ -213,24 +191,16 @@ def fit(
         steps=steps,
         accumulate=accumulate,
         report_every=report_every,
-        skips=skips,
+        skips=nonfinite != "stop",
         callbacks=callbacks,
-        checkpoints=checkpoints,
-        settings=settings | {"optimizer": type(opt).__name__},
+        checkpoints=checks.checkpoints(checkpoint, resume),
+        settings={
+            "data": [[list(x.shape), str(x.dtype)] for x in train],
+            **{"batch_size": batch_size, "accumulate": accumulate, "report_every": report_every, "seed": seed},
+            **{"last": last, "targets": targets, "precision": precision, "optimizer": type(opt).__name__},
+        },
     )
-    resumed = resume and run.resume()
-    for callback in callbacks:
-        callback.on_start(run)
-    with Interrupt() as interrupt, Progress.of(progress, *run.samples) as shown:
-        if resume:
-            shown.say(f"goes on after {run.where}" if resumed else "there is no checkpoint yet: from the beginning")
-        run.go(shown, interrupt)
-        if run.history.interrupted:
-            advice = "resume=True goes on from there" if checkpoints else "nothing was kept, without checkpoint="
-            shown.say(f"stopped by Ctrl-C after {run.where}; {advice}")
-    for callback in callbacks:
-        callback.on_end(run)
-    return run.history
+    return run.go(resume, progress)
 
 
 def _optimizer(opt: Any, net: Any) -> Optimizer:
@@ -241,8 +211,11 @@ def _optimizer(opt: Any, net: Any) -> Optimizer:
     return found
 
 
-def _watch(opt: Optimizer, nonfinite: str | None, precision: str | None) -> bool:
-    """Tell the optimizer what to do about what is not finite; return whether such steps are to be skipped."""
-    if opt.scale is None and (precision == "float16" or nonfinite == "scale"):
+def _watch(opt: Optimizer, nonfinite: str, precision: str | None) -> None:
+    """Tell the optimizer what to do about what is not finite."""
+    if (nonfinite == "scale" and not opt.rescales) or (precision == "float16" and opt.scale is None):
         opt.guard(loss_scale="dynamic")
-    return opt.nonfinite != "ignore"
+    wanted = "stop" if nonfinite == "stop" else "skip"
+    if opt.nonfinite != wanted:
+        opt.guard(nonfinite=wanted)
+    opt.clear()

@@ -199,7 +199,6 @@ class _Test(Callback):
 
     def __init__(self, rates: np.ndarray[Any, Any]) -> None:
         self.rates, self.diverged = rates, False
-        self.tried: list[float] = []
         self.losses: list[float] = []
         self._levels: list[float] = []  # medians of five losses in a row
 
@@ -207,19 +206,16 @@ class _Test(Callback):
         run.opt.lr = float(self.rates[0])
 
     def on_step(self, run: Run) -> None:
-        value = float(to_numpy(run.value))
-        if math.isfinite(value) or self.losses or run.opt.scale is None:  # else the loss scale is still too large
-            self._note(run.opt.lr, value)
+        self._note(float(to_numpy(run.value)))
         if self.diverged:
             run.stop("the loss diverges")
         elif run.step < len(self.rates):
             run.opt.lr = float(self.rates[run.step])
 
-    def _note(self, rate: float, loss: float) -> None:
+    def _note(self, loss: float) -> None:
         self.diverged = not math.isfinite(loss)
         if self.diverged:
             return
-        self.tried.append(rate)
         self.losses.append(loss)
         if len(self.losses) >= 5:
             self._levels.append(float(np.median(self.losses[-5:])))
@@ -227,6 +223,4 @@ class _Test(Callback):
             self.diverged = self._levels[-1] - best > DIVERGENCE * max(self._levels[0] - best, abs(best))
 
     def result(self) -> RangeTest:
-        if not self.losses:
-            raise FloatingPointError("no loss was finite at any learning rate")
-        return RangeTest(np.asarray(self.tried), np.asarray(self.losses), self.diverged)
+        return RangeTest(self.rates[: len(self.losses)], np.asarray(self.losses), self.diverged)

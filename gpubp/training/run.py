@@ -120,8 +120,27 @@ class Run:
 
     # -- steps, and what is between them
 
-    def go(self, progress: Progress, interrupt: Interrupt) -> None:
-        """Make the steps that are left."""
+    def go(self, resume: bool, shown: bool) -> History:
+        """Begin, or go on where the newest checkpoint was taken, and make all steps that are left."""
+        resumed = resume and self._resume()
+        for callback in self.callbacks:
+            callback.on_start(self)
+        with Interrupt() as interrupt, Progress.of(shown, *self.samples) as progress:
+            if resume:
+                progress.say(
+                    f"goes on after {self.where}" if resumed else "there is no checkpoint yet: from the beginning"
+                )
+            self._go(progress, interrupt)
+            if self.history.interrupted:
+                advice = (
+                    "resume=True goes on from there" if self._checkpoints else "nothing was kept, without checkpoint="
+                )
+                progress.say(f"stopped by Ctrl-C after {self.where}; {advice}")
+        for callback in self.callbacks:
+            callback.on_end(self)
+        return self.history
+
+    def _go(self, progress: Progress, interrupt: Interrupt) -> None:
         history, take, clock, checkpoints = self.history, self._take, time.monotonic, self._checkpoints
         read_at = clock() + READ_EVERY
         while not self.is_over:
@@ -228,7 +247,7 @@ class Run:
         parts |= {f"callbacks[{k}]: {type(c).__name__}": c for k, c in enumerate(self.callbacks)}
         return parts | {"run": self}
 
-    def resume(self) -> bool:
+    def _resume(self) -> bool:
         """Go to where the newest checkpoint was taken, if there is one."""
         assert self._checkpoints is not None
         return self._checkpoints.resume(self._parts, settings=self._settings) is not None

@@ -6,20 +6,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..boundary import is_inexact
 from ..device import is_array, raw_namespace
 from ..nn.surgery import cells_of
 from ..precision import mixed, scaled
 from ..transform import value_and_grad
 from ..tree import leaves, rebuild
 
-__all__ = ["own_step", "step_of"]
+__all__ = ["train_step"]
 
 Batch = tuple[Any, ...]
-Step = Callable[..., Any]  # of batches, to the loss: NaN if the step was not taken
+Step = Callable[..., Any]  # of batches, to the loss
 
 
-def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, inputs: int) -> Step:
-    """Make the step that adds up the gradients of one batch or several and gives them to the optimizer.
+def train_step(
+    net: Any, loss: Any, opt: Any, average: Any, precision: str | None, inputs: int, own: Step | None, skips: bool
+) -> Step:
+    """Make a step: a function of one batch or several, to the loss, which is NaN if something was not finite.
 
     Parameters
     ----------
@@ -27,7 +30,16 @@ def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, 
         As in `fit`.
     inputs
         How many of a batch's arrays are the net's inputs.
+    skips
+        Whether NaN stands for every step that was not taken, or only for what stops the optimizer.
+    own
+        A step of the user's own.
     """
+    step = _step(net, loss, opt, precision, inputs) if own is None else lambda batch: own(net, opt, *batch)
+    return _guarded(step, net, opt, average, skips)
+
+
+def _step(net: Any, loss: Any, opt: Any, precision: str | None, inputs: int) -> Step:
     if precision is not None:
         loss = mixed(loss, precision, opt, argnums=range(inputs + 1))
     elif opt.scale is not None:
@@ -36,15 +48,10 @@ def step_of(net: Any, loss: Any, opt: Any, average: Any, precision: str | None, 
 
     def step(*batches: Batch) -> Any:
         value, grads = gradient(net, *batches[0]) if len(batches) == 1 else _mean_gradient(gradient, net, batches)
-        opt.step(grads)
+        opt.step(grads, value)
         return value
 
-    return _guarded(step, net, opt, average)
-
-
-def own_step(net: Any, step: Callable[..., Any], opt: Any, average: Any) -> Step:
-    """Make the step of one that the user wrote."""
-    return _guarded(lambda batch: step(net, opt, *batch), net, opt, average)
+    return step
 
 
 def _mean_gradient(gradient: Callable[..., Any], net: Any, batches: tuple[Batch, ...]) -> tuple[Any, Any]:
@@ -61,25 +68,33 @@ def _mean_gradient(gradient: Callable[..., Any], net: Any, batches: tuple[Batch,
     return mean, rebuild(grads, sums)
 
 
-def _guarded(step: Step, net: Any, opt: Any, average: Any) -> Step:
+def _guarded(step: Step, net: Any, opt: Any, average: Any, skips: bool) -> Step:
     """Make a step that leaves the net's cells, too, as they were where the optimizer does not step."""
     cells = cells_of(net)
 
     def train_step(*batches: Batch) -> Any:
-        before, skipped = [cell.value for cell in cells], _skipped(opt)
+        before, skipped = [cell.value for cell in cells], opt.count_skipped()
         value = step(*batches)
-        if average is not None:
-            average.update()
-        if skipped is None:
-            return value
-        xp, taken = raw_namespace(value), _skipped(opt) == skipped
+        if getattr(value, "shape", None) != () or not is_inexact(value.dtype):
+            raise _no_loss(value)
+        taken = opt.count_skipped() == skipped
         for cell, old in zip(cells, before, strict=True):
-            if cell.value is not old and is_array(old):
-                cell.value = xp.where(taken, cell.value, old)
-        return xp.where(taken, value, value * math.nan)
+            cell.value = _either(taken, cell.value, old)
+        value = _either(taken if skips else opt.failed < 0, value, value * math.nan)
+        if average is not None:
+            average.update(value)
+        return value
 
     return train_step
 
 
-def _skipped(opt: Any) -> Any:
-    return opt._store.count("skipped") if opt.nonfinite != "ignore" else None
+def _either(flag: Any, x: Any, other: Any) -> Any:
+    """One of two arrays, by a boolean, or by a 0-d array of one without a wait for it."""
+    if isinstance(flag, bool) or x is other:
+        return x if flag is True else other
+    return raw_namespace(x).where(flag, x, other)
+
+
+def _no_loss(value: Any) -> TypeError:
+    what = f" of dtype {value.dtype} and shape {tuple(value.shape)}" if is_array(value) else ""
+    return TypeError(f"a loss must be a 0-d floating-point array, where the net is, got {type(value).__name__}{what}")

@@ -66,11 +66,11 @@ def test_tables(gpubp, tmp_path, name):
         (["a.csv", "--test-fraction", "0.99", "--validation-fraction", "0.99"], "none is left to learn from"),
         (["a.csv", "--early-stopping", "3", "--validation-fraction", "0"], "needs rows for validation"),
         (["a.csv", "--config", "no.toml"], "no.toml: No such file or directory"),
-        (["a.jpg"], "a.jpg: the kind of a file is told by its name, which ends in one of .csv"),
+        (["a.jpg"], "a.jpg: the name of a file should end in .npy, .npz, .csv"),
         (["x.npy"], "x.npy holds inputs alone: name the file of the targets, as in --target y.npy"),
         (["a.npz", "--inputs", "X"], "a.npz holds no array 'X'; there are x, y, z"),
         (["a.npz", "--target", "z"], "a.npz has 5 inputs, but 4 targets"),
-        (["autoencoder8"], "the data set autoencoder8 is not one of inputs and a number or label each"),
+        (["autoencoder8"], "the targets of the data set autoencoder8 must be one number or label a row"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_the_data(gpubp, tmp_path, argv, message):
@@ -184,7 +184,7 @@ def test_a_table_that_lacks_a_column(gpubp, run, tmp_path):
 
 def test_other_inputs_than_those_learned_from(gpubp, run, tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((9, 2)), y=np.arange(9) % 2)
-    wrong(gpubp("predict", "run", "a.npz"), "a.npz holds arrays, but the net has learned from a table")
+    wrong(gpubp("predict", "run", "a.npz"), "a.npz is no table, but the net has learned from one")
     assert gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--out", "other").status == 0
     wrong(gpubp("predict", "other", "flowers.csv"), "flowers.csv is a table, but the net has learned from arrays")
     np.savez(tmp_path / "b.npz", x=np.zeros((9, 8, 8)), y=np.arange(9) % 3)

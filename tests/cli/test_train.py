@@ -99,7 +99,7 @@ def test_the_split_holds_every_class_alike_and_hangs_on_the_seed(tmp_path):
 
 def test_arrays_learn_their_scale_from_the_training_rows(train, gpubp, tmp_path):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(100, 3)) * [1, 100, 1e-3] + [5, -7, 0]
+    x = rng.normal(size=(200, 3)) * [1, 100, 1e-3] + [5, -7, 0]
     y = (x[:, 0] > 5).astype(np.int64)
     np.savez(tmp_path / "a.npz", x=x, y=y)
     events = train("a.npz", epochs=30)
@@ -199,3 +199,53 @@ def test_curves(train, tmp_path):
 @pytest.mark.parametrize("name", ["moons", "circles", "spirals", "xor"])
 def test_data_sets_that_are_drawn(train, name):
     train(name)
+
+
+def pictures(folder, size=(8, 8)):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, grey in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for k in range(15):
+            pixels = rng.integers(0, 40, (size[1], size[0])) + grey
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{k}.png")
+
+
+def test_a_folder_of_pictures(train, gpubp, tmp_path):
+    pytest.importorskip("PIL")
+    pictures(tmp_path / "pictures")
+    events = train("pictures", epochs=10)
+    assert (events[0]["classes"], events[0]["inputs"]) == (["dark", "light"], [8, 8, 1])
+    assert events[-1]["test"]["accuracy"] == 1
+    lines = gpubp("predict", "runs/pictures", "pictures/dark").out.splitlines()
+    assert lines[0] == "row,file,prediction,p(dark),p(light)"
+    assert [line.split(",")[1:3] for line in lines[1:3]] == [["0.png", "dark"], ["1.png", "dark"]]
+    assert gpubp("evaluate", "runs/pictures", "pictures").out.startswith("30 rows: accuracy 100.00%")
+
+
+def test_pictures_of_other_sizes(gpubp, tmp_path):
+    pytest.importorskip("PIL")
+    pictures(tmp_path / "pictures")
+    pictures(tmp_path / "pictures" / "light" / "more", size=(12, 10))
+    done = gpubp("train", "pictures", "--device", "cpu")
+    assert done.status == 2
+    assert "; --image-size N brings all to one" in done.err
+    options = ["--image-size", 6, "--epochs", 1, "--device", "cpu"]
+    assert "6 x 6 x 1 inputs" in gpubp("train", "pictures", *options).out
+    done = gpubp("train", "pictures/dark", *options)
+    assert (done.status, "holds no folders of pictures, one for each class" in done.err) == (2, True)
+    pictures(tmp_path / "large", size=(12, 12))
+    assert gpubp("predict", "runs/pictures", "large/dark").status == 0
+
+
+def test_a_parquet_table(train, gpubp, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import csv, parquet
+
+    (tmp_path / "flowers.csv").write_text(flowers())
+    parquet.write_table(csv.read_csv(tmp_path / "flowers.csv"), tmp_path / "flowers.parquet")
+    assert pa.__version__
+    events = [train(f"flowers.{suffix}", "--out", suffix) for suffix in ("csv", "parquet")]
+    assert events[0][1:-1] == events[1][1:-1]
+    assert gpubp("predict", "csv", "flowers.parquet").out == gpubp("predict", "parquet", "flowers.csv").out

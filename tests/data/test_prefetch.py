@@ -9,8 +9,12 @@ import weakref
 import numpy as np
 import pytest
 
+import gpubp as bp
+from gpubp import losses, nn, optim
 from gpubp.data import batches
 from gpubp.data.prefetch import ahead
+from gpubp.data.transforms import Compose, Noise, Normalize
+from gpubp.tree import leaves
 
 
 def threads():
@@ -66,6 +70,36 @@ def test_an_exception_comes_out_in_its_turn_with_its_traceback():
     with pytest.raises(KeyError, match="four") as caught:
         next(found)
     assert any(frame.name == "fails_on_4" for frame in traceback.extract_tb(caught.value.__traceback__))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_stop_iteration_of_a_transform_is_no_end(prefetch):
+    def stops(x):
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(batches((np.arange(4),), 2, transform=stops, prefetch=prefetch))
+
+
+def test_fit_learns_the_same():
+    x, y = np.random.default_rng(0).normal(size=(20, 4)).astype("float32"), np.arange(20) % 3
+    weights = []
+    for prefetch in 0, 3:
+        net = nn.Sequential(nn.Dense(4, 5), nn.relu, nn.Dense(5, 3), seed=0)
+        bp.fit(
+            net,
+            lambda net, x, y: losses.softmax_cross_entropy(net(x), y),
+            optim.Adam(net),
+            (x, y),
+            epochs=2,
+            batch_size=6,
+            balance=1,
+            transform=Compose(Normalize.fit(x), Noise(0.1)),
+            prefetch=prefetch,
+            progress=False,
+        )
+        weights.append(b"".join(np.asarray(w).tobytes() for w in leaves(net)))
+    assert weights[0] == weights[1]
 
 
 def endless():

@@ -126,7 +126,7 @@ def test_text_far_below_in_a_number_column(write, monkeypatch):
     monkeypatch.setattr("gpubp.data.tables._CELLS", 8)
     table = csv(write("x,y\n" + "1,2\n" * 50 + "a,2\n" + "3,b\n" * 2))
     assert table.doubt("x") == "line 52 holds 'a' where 52 cells are numbers"
-    assert table.doubt("y") == "line 53 holds 'b' and 1 others are no numbers either where 51 cells are numbers"
+    assert table.doubt("y") == "2 cells are no numbers where 51 are, the first in line 53: 'b'"
     assert table["x"].tolist() == ["1"] * 50 + ["a", "3", "3"]
 
 
@@ -220,8 +220,11 @@ def test_bad_options(write):
 
 def test_a_line_without_end(write, monkeypatch):
     monkeypatch.setattr(sys.modules["gpubp.data.csv"], "LINE", 100)
-    with pytest.raises(ValueError, match="line 2 is longer than 100 characters: this is no table"):
+    with pytest.raises(ValueError, match="line 2: a row has more than 100 characters; this is no table"):
         csv(write("a\n" + "1" * 100))
+    with pytest.raises(ValueError, match="line 27: a row has more than 100 characters"):
+        csv(write("a\n" + '"\n",' * 100))
+    assert len(csv(write("a\n" + "1\n" * 1000))) == 1000
 
 
 def test_a_column_that_is_not_there(write):

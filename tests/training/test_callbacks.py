@@ -163,7 +163,7 @@ def test_the_learning_rate_is_lowered_as_by_pytorch(options):
 
     class Keep(Callback):
         def on_report(self, run):
-            rates.append(run.opt.lr)
+            rates.append(run.opt.lr * run.opt.lr_factor)
 
     callbacks = [given(FIGURES), ReduceOnPlateau(**options), Keep()]
     fit(epochs=len(FIGURES), batch_size=200, metrics=(), callbacks=callbacks)

@@ -71,7 +71,7 @@ def test_two_classes_from_one_output():
         "f1": 2 * hit / (said.sum() + true.sum()),
         "confusion": [[np.sum(~said & ~true), np.sum(said & ~true)], [np.sum(~said & true), hit]],
     }
-    for target in (BITS, BITS.astype("float32"), true):
+    for target in (BITS, BITS.astype("float32"), true, 0.8 * BITS + 0.1):
         same(measured(list(expected), LOGITS, target), expected)
         same(measured(list(expected), LOGITS[:, 0], target[:, 0]), expected)
     columns = np.concatenate([-LOGITS, LOGITS], axis=-1)

@@ -140,13 +140,23 @@ def test_a_function_that_makes_the_optimizer_and_a_step_of_ones_own():
 def test_mixed_precision_leaves_no_loss_scale_behind():
     net = net_of()
     opt = optim.Adam(net)
-    found = bp.lr_finder(net, loss, opt, DIGITS, steps=30, precision="float16")
-    assert 20 < len(found.losses) == len(found.rates)  # at first the scale may be too large
+    bp.lr_finder(net, loss, opt, DIGITS, steps=5, precision="float16")
     assert opt.scale is None
     new = net_of()
     pairs = (net, opt), (new, optim.Adam(new))
     again, expected = (bp.fit(net, loss, opt, DIGITS, steps=5, progress=False) for net, opt in pairs)
     assert again == expected
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_steps_that_only_lower_the_loss_scale_do_not_end_it():
+    net = net_of()
+    opt = optim.Adam(net, loss_scale=optim.LossScale(2.0**30))
+    found = bp.lr_finder(net, loss, opt, DIGITS, steps=40, high=1e-3, precision="float16")
+    assert len(found.losses) == len(found.rates) == 40
+    assert not found.diverged
+    assert float(opt.scale) == 2.0**30
+    assert opt.skipped == 0
 
 
 def test_a_plot(tmp_path):
@@ -197,7 +207,7 @@ def test_divergence_of_losses_that_are_small_or_negative():
     def steps_until_divergence(values):
         test = range_test._Test(np.geomspace(1e-3, 1.0, len(values)))
         for k, value in enumerate(values):
-            test._note(1.0, float(value))
+            test._note(float(value))
             if test.diverged:
                 return k
         return None

@@ -7,9 +7,13 @@ import time
 import numpy as np
 import pytest
 
+import gpubp as bp
+from gpubp import losses, nn, optim
 from gpubp.data import batches
 from gpubp.data.prefetch import uploader
+from gpubp.data.transforms import Normalize
 from gpubp.device import cuda_devices, device_of, resolve, to_numpy
+from gpubp.tree import leaves
 
 DATA = (
     np.arange(60.0).reshape(20, 3).astype("float32"),
@@ -103,6 +107,27 @@ def test_data_on_the_gpu_are_taken_there():
     there = next(iter(batches((DATA[0],), 20, device="cuda")))
     for (x,), (expected, *_) in zip(batches(there, 3, shuffle=True, seed=1, prefetch=2), usual(), strict=True):
         assert to_numpy(x).tobytes() == expected.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:matrix products use")
+def test_fit_with_captured_steps(cupy):
+    weights = []
+    for prefetch in 0, 2:
+        net = nn.Sequential(nn.Dense(3, 4), nn.relu, nn.Dense(4, 20), seed=0).to("cuda")
+        bp.fit(
+            net,
+            lambda net, x, y: losses.softmax_cross_entropy(net(x), y),
+            optim.SGD(net, lr=0.1),
+            DATA[:2],
+            epochs=3,
+            batch_size=4,
+            transform=Normalize.fit(DATA[0]),
+            prefetch=prefetch,
+            capture=True,
+            progress=False,
+        )
+        weights.append(b"".join(to_numpy(w).tobytes() for w in leaves(net)))
+    assert weights[0] == weights[1]
 
 
 # -- without one of the waits, the tests above fail
