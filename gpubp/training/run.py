@@ -228,7 +228,7 @@ class Run:
     def _not_finite(self, place: Place) -> str:
         before = f"; the mean loss before it was {self._sums.mean():.4g}" if self._sums.rows else ""
         many = f", the last of {HOPELESS} in a row" if self._skips else ""
-        skip = "" if self._skips else "; nonfinite='skip' leaves such steps out"
+        skip = "" if self._skips else "; fit(nonfinite='skip') leaves such steps out"
         return (
             f"the loss or a gradient is not finite at {place}{many}; the net has the values from before that step"
             f"{before}. Try a lower learning rate, and look for overflow, logarithms of 0 and divisions by 0 in the "

@@ -4,7 +4,7 @@ from itertools import product
 
 from gpubp import optim
 
-#: By a name: class and options. Every optimizer must be here: the checks of stores, captured steps and states take these.
+#: By a name: class and options. Every optimizer must be here: checks of stores, captured steps and states take these.
 CASES = {
     "sgd": (optim.SGD, {}),
     "momentum": (optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),

@@ -293,3 +293,36 @@ def test_a_hundred_losses_are_those_of_numpy(backend):
     assert len(expected) == 100
     assert np.mean(expected[-10:]) < 0.8 * np.mean(expected[:10])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class Rows:
+    """A source: rows that are made when they are asked for."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.ndim = x, x.shape, x.dtype, x.ndim
+
+    def __len__(self):
+        return len(self.x)
+
+    def take(self, rows):
+        return self.x[rows]
+
+
+def test_sources_and_mapped_files_train_as_arrays_do(tmp_path):
+    for k, x in enumerate(train):
+        np.save(tmp_path / f"{k}.npy", x)
+    mapped = tuple(bp.data.npy(tmp_path / f"{k}.npy") for k in range(2))
+    expected, rows = fit(epochs=2, validation=train)
+    for data in (tuple(map(Rows, train)), mapped):
+        net, history = fit(epochs=2, data=data, validation=data)
+        assert history == rows
+        same(net, expected)
+
+
+def test_images_that_are_integers_are_cast_by_a_transform():
+    data = (train[0] * 16).astype("uint8"), train[1]
+    normalize = bp.data.transforms.Normalize.fit(data[0])
+    _, history = fit(epochs=2, data=data, transform=normalize)
+    assert history[-1]["loss"] < history[0]["loss"]
+    with pytest.raises(TypeError, match="uint8"):
+        fit(epochs=1, data=data)
