@@ -53,7 +53,7 @@ def theirs(file: Path, seed: int, hidden: list[int], **options: object) -> float
     settings = Settings(data=str(file), seed=seed)
     rows, _ = read(settings.data, settings)
     table = rows.table
-    chosen, test = split(rows, settings.test_fraction, seed)
+    chosen, test = split(rows.known(), rows.labels(), settings.test_fraction, seed)
     x = np.stack([table[name] for name in table.names if name != rows.target], axis=1)
     y = table[rows.target]
     if y.dtype.kind == "f":

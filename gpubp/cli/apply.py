@@ -98,7 +98,7 @@ def _trained(args: argparse.Namespace) -> tuple[Settings, Any, Any]:
     if settings.model is not None:
         settings = replace(settings, model=f"{folder.net.resolve()}:{settings.model.rpartition(':')[2]}")
     with mistakes():
-        where = device(args.device or settings.device)
+        where = device(args.device or settings.device, verbose=not args.quiet)
     shape = encoding.shape if isinstance(encoding, ArrayEncoding) else (len(encoding.features),)
     net = net_of(settings, shape, encoding.outputs, encoding.task)
     with mistakes():

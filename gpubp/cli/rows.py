@@ -376,8 +376,8 @@ def _arrays(path: Path, settings: Settings, like: Any) -> Rows:
             y = read_file(wanted)
     else:
         raise BadInput(f"{path} holds a text, which has no inputs and targets; examples/shakespeare.py learns from one")
-    if x.ndim == 3 and settings.model is None:
-        x = x[..., None]  # grey pictures
+    if x.ndim in (1, 3) and settings.model is None:
+        x = x[..., None]  # one number each; grey pictures
     return ArrayRows(str(path), x, y, task=settings.task)
 
 
@@ -416,20 +416,18 @@ def check_has_targets(rows: Rows, what: str) -> None:
 # -- splitting
 
 
-def split(rows: Rows, fraction: float, seed: int, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Part rows, by default all, in two; the second has this fraction of them, of every class alike.
+def split(chosen: np.ndarray, labels: np.ndarray | None, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part the chosen rows in two; the second part has this fraction of them, of every label alike.
 
     The order is drawn from raw Philox words, the same on every machine.
     """
-    chosen = np.arange(len(rows)) if chosen is None else chosen
     if fraction == 0:
         return chosen, chosen[:0]
-    labels = rows.labels()
     strata = np.zeros(len(chosen), np.int64) if labels is None else labels[chosen]
     words = np.random.Philox(key=np.array([seed, 2**62], np.uint64)).random_raw(len(chosen))
     second = np.zeros(len(chosen), bool)
     order = np.lexsort((words, strata))
-    # Rows sorted by class, those at equal distances: of each class its share, rounded, and of all the right number.
+    # Of rows sorted by label those at equal distances: of each label its share, and of all the right number.
     places = np.floor((np.arange(round(fraction * len(chosen))) + 0.5) / fraction).astype(np.int64)
     second[order[np.minimum(places, len(chosen) - 1)]] = True
     return chosen[~second], chosen[second]

@@ -120,10 +120,10 @@ class Task:
             if settings.test is not None:
                 own_test, _ = read(settings.test, settings, like=rows)
                 check_has_targets(own_test, settings.test)
-            chosen = rows.known()
+            chosen, labels = rows.known(), rows.labels()
             if own_test is None:
-                chosen, test = split(rows, settings.test_fraction, settings.seed, chosen)
-            training, validation = split(rows, settings.validation_fraction, settings.seed + 1, chosen)
+                chosen, test = split(chosen, labels, settings.test_fraction, settings.seed)
+            training, validation = split(chosen, labels, settings.validation_fraction, settings.seed + 1)
             if not len(training):
                 raise BadInput(f"{settings.data}: of {len(rows)} rows none is left to learn from")
             self.encoding = rows.encode(training) if encoding is None else encoding
@@ -158,13 +158,26 @@ class Task:
         report.say(f"target {target!r}, {what}; task {encoding.task} ({how})\n")
 
     @property
+    def rows(self) -> int:
+        """How many rows an epoch has."""
+        if not self.settings.balance:
+            return len(self.train)
+        counts = np.bincount(self.train.targets)
+        return int(counts.max() * np.count_nonzero(counts))
+
+    @property
+    def last(self) -> str:
+        """What becomes of the last batch: of one row alone batch normalization has no variance."""
+        normalizes = self.settings.batch_norm or self.settings.model is not None
+        size = self.settings.batch_size or 1
+        return "drop" if normalizes and self.rows % size == 1 and 1 < size < self.rows else "keep"
+
+    @property
     def steps(self) -> int:
         """How many steps an epoch has."""
-        rows = len(self.train)
-        if self.settings.balance:
-            counts = np.bincount(self.train.targets)
-            rows = int(counts.max() * np.count_nonzero(counts))
-        return -(-rows // (self.settings.batch_size or 1))
+        rows = self.rows
+        size = self.settings.batch_size or 1
+        return rows // size if self.last == "drop" else -(-rows // size)
 
     @property
     def target(self) -> str:
@@ -199,7 +212,7 @@ def _filled(settings: Settings, rows: int) -> Settings:
 def _run(task: Task, folder: RunFolder, report: Report, *, resumed: bool) -> int:
     settings, start = task.settings, time.perf_counter()
     with mistakes():
-        where = device(settings.device)
+        where = device(settings.device, verbose=not report.quiet)
     net = _net(task, folder, where)
     inputs = task.train.inputs
     report.say(nn.summary(net, (settings.batch_size, *inputs.shape[1:])) + "\n")
@@ -213,7 +226,7 @@ def _run(task: Task, folder: RunFolder, report: Report, *, resumed: bool) -> int
                 callbacks=[*_callbacks(settings, len(task.validation)), JSONLines(folder.metrics), _Tell(report)],
                 seed=settings.seed, nonfinite=settings.nonfinite, precision=_precision(settings),
                 checkpoint=Checkpoints(folder.checkpoints, every=_every(task)), resume=resumed,
-                balance=1 if settings.balance else None, progress=report.is_shown,
+                balance=1 if settings.balance else None, last=task.last, progress=report.is_shown,
             )  # fmt: skip
     except NotFinite as error:
         raise Failure(str(error).replace("fit(nonfinite='skip')", "--nonfinite skip")) from None
