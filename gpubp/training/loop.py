@@ -151,8 +151,8 @@ def fit(
     Totals(metrics)
     where = as_the_net(net, device, None)
     checks.check_precision(precision, where["dtype"])
-    how: dict[str, Any] = {"transform": transform, "ignore_index": ignore_index, **where}
-    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
+    how: dict[str, Any] = {"transform": transform, "prefetch": prefetch, "ignore_index": ignore_index, **where}
+    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance}
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             checks.check_data(name, data, targets)
@@ -175,6 +175,7 @@ def fit(
 
     def measure() -> dict[str, Any]:
         kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
+        kind["batch_size"] = min(1024, 8 * batch_size)  # without gradients it takes about as much memory as a step
         if validation is None:
             return evaluate(run.nets[-1], None, train, **kind, **how)
         found = evaluate(run.nets[-1], loss, validation, **kind, **how)
