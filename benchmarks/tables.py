@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from gpubp.cli import main as gpubp
-from gpubp.cli.rows import read, split
+from gpubp.cli.reading import read
 from gpubp.cli.settings import Settings
+from gpubp.cli.task import split
 
 EXAMPLES = str(Path(__file__).parents[1] / "examples")
 sys.path.append(EXAMPLES)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 from .problems import FAILED, INTERRUPTED, WRONG, BadInput, Failure
 from .settings import add_options, argument, device_name, whole
@@ -37,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        status: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status: int = args.run(args)
         sys.stdout.flush()
     except (BadInput, Failure) as problem:
         print(f"gpubp {args.command}: {problem}", file=sys.stderr)
@@ -49,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpubp {args.command}: stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"gpubp: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

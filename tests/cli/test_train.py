@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from gpubp.cli.rows import split
 from gpubp.cli.settings import ACTIVATIONS, OPTIMIZERS, SCHEDULES
+from gpubp.cli.task import split
 from tests.cli.tables import flowers, lengths
 
 
@@ -158,6 +158,21 @@ def test_pictures_get_a_convolutional_net(gpubp, tmp_path, side):
     assert f"Conv2d(1, 16, {5 if side > 8 else 3}, padding='same')" in done.out
     done = gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--hidden", 3, "--out", "other")
     assert f"Dense({side * side}, 3)" in done.out
+
+
+def test_rows_that_are_not_held_in_memory_give_the_same(train, gpubp, tmp_path, monkeypatch):
+    (tmp_path / "flowers.csv").write_text(flowers())
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(60, 8, 8)), y=np.arange(60) % 3)
+    for data in ("flowers.csv", "a.npz"):
+        first = train(data, "--out", f"{data}.held")
+        predicted = gpubp("predict", f"{data}.held", data).out
+        with monkeypatch.context() as patch:
+            patch.setattr("gpubp.cli.rows.HELD", 0)
+            second = train(data, "--out", f"{data}.read")
+            assert gpubp("predict", f"{data}.read", data).out == predicted
+        assert first[1:-1] == second[1:-1]
+        assert first[-1]["test"] == second[-1]["test"]
 
 
 def test_a_file_to_test_with(train, tmp_path):
