@@ -169,7 +169,7 @@ def test_checkpoints_come_when_they_say(tmp_path):
 
 def test_what_is_said(tmp_path, capsys):
     fit(steps=3, checkpoint=tmp_path, resume=True, progress=True)
-    assert "there is no checkpoint yet: from the beginning" in capsys.readouterr().err
+    assert "no checkpoint yet: from the beginning" in capsys.readouterr().err
     fit(epochs=1, checkpoint=tmp_path, resume=True, progress=True)
     assert "goes on after epoch 1, step 3/7" in capsys.readouterr().err
 
