@@ -76,7 +76,7 @@ def _device(text: str) -> str:
     from ..device import device
 
     try:
-        device(text)
+        device(text, verbose=False)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
     return text

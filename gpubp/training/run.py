@@ -163,6 +163,7 @@ class Run:
                         self._keep(checkpoints, at_row)
                     if self.is_over:
                         break
+        self.read()
 
     def _steps_of(self, batches: Batches) -> Generator[tuple[Any, ...], None, None]:
         """The batches of each step."""
@@ -207,7 +208,7 @@ class Run:
         for step, value in enumerate(values, self.step - len(values) + 1):
             end = min(first + self._accumulate, self._length)  # of the step's batches
             if math.isfinite(value):
-                rows = self._samples(0, end) - self._samples(0, first)
+                rows = min(end * self._size, self._rows) - first * self._size
                 self._sums.total += value * rows
                 self._sums.rows += rows
                 self._skipped_in_a_row = 0

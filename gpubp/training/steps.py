@@ -101,6 +101,6 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any, skips: bool) -> Step:
 
 def _either(flag: Any, x: Any, other: Any) -> Any:
     """One of two arrays, by a boolean, or by a 0-d array of one without a wait for it."""
-    if isinstance(flag, bool) or x is other:
-        return x if flag is True else other
-    return raw_namespace(x).where(flag, x, other)
+    if isinstance(flag, bool):
+        return x if flag else other
+    return raw_namespace(x).where(flag, x, other) if is_array(x) and x is not other else x

@@ -152,15 +152,20 @@ def test_a_read_only_folder(gpubp, tmp_path):
     wrong(gpubp("train", "a.csv", "--out", "shut/run", "--device", "cpu", "--quiet"), "shut/run: Permission denied")
 
 
-def test_a_full_disk(gpubp, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["gpubp.cli.train.save", "gpubp.training.Checkpoints.save"])
+def test_a_full_disk(gpubp, tmp_path, monkeypatch, what):
     (tmp_path / "a.csv").write_text(lengths())
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device", "run/model.safetensors")
+        raise OSError(28, "No space left on device", "run/some.safetensors")
 
-    monkeypatch.setattr("gpubp.cli.train.save", full)
-    done = gpubp("train", "a.csv", "--epochs", 1, "--out", "run", "--device", "cpu", "--quiet")
-    wrong(done, "run/model.safetensors: No space left on device", FAILED)
+    with monkeypatch.context() as patch:
+        patch.setattr(what, full)
+        done = gpubp("train", "a.csv", "--epochs", 1, "--out", "run", "--device", "cpu", "--quiet")
+    wrong(done, "run/some.safetensors: No space left on device", FAILED)
+    assert done.err.endswith(f"gpubp resume {tmp_path / 'run'}\n")
+    assert gpubp("resume", "run", "--quiet").status == 0
+    assert (tmp_path / "run" / "result.json").is_file()
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "resume"])
@@ -274,6 +279,7 @@ def test_a_function_that_makes_no_net_for_the_data(gpubp, tmp_path, name, messag
     done = model(gpubp, tmp_path, name)
     assert (done.status, done.out) == (WRONG, "")
     assert message in done.err
+    assert not (tmp_path / "runs").exists()
     assert "Traceback" not in done.err
 
 
