@@ -138,8 +138,10 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        Before the first step: if an argument is none of what is said above, if the data hold NaN or infinity, or a
-        label that is not below the number of the net's outputs.
+        Before the first step: if an argument is none of what is said above, if data in memory hold NaN or infinity, or
+        a label is not below the number of the net's outputs.
+    FileExistsError
+        If there are checkpoints of another run, and `resume` is False.
     NotFinite
         A FloatingPointError that names epoch, step and rows, soon after the step: losses are read twice a second.
     NotCapturable
@@ -170,7 +172,7 @@ def fit(
         checks.check_average(average, net)
     if step is None or metrics:
         checks.check_outputs(net, first, targets, metrics, (train, validation))
-    checks.check_last(net, inputs, whole, epoch)
+        checks.check_last(net, inputs, whole, epoch)
     _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:

@@ -266,3 +266,12 @@ def test_an_interruption_does_not_hide_it(monkeypatch):
     assert at < 6
     with pytest.raises(NotFinite):
         fit(bad_loss, data=marked(123), epochs=1, callbacks=[Press()])
+
+
+def test_what_files_hold_is_not_read_beforehand(tmp_path):
+    x = X.copy()
+    x[123, 0] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(NotFinite) as caught:
+        fit(data=(bp.data.npy(tmp_path / "x.npy"), Y), epochs=1)
+    assert 123 in caught.value.place.rows
