@@ -171,7 +171,7 @@ class Optimizer(Member):
             settings = own | other
             if "lr" in settings:
                 lr = settings["lr"]
-                settings["lr"] = (lr(self.calls) if callable(lr) else lr) * self.lr_factor
+                settings["lr"] = float(lr(self.calls) if callable(lr) else lr) * self.lr_factor  # NumPy's would widen
             found.append(settings)
         return found
 

@@ -431,7 +431,7 @@ def test_a_state_goes_to_another_optimizer(cls, options, guard, other, backend):
         scale = 1 if opt.scale is None else to_numpy(opt.scale)
         opt.step([other.asarray(g * scale) for g in grads])
         first.step([backend.asarray(g * scale) for g in grads])  # does not change the state that was given away
-    assert_close(tree, expected)
+    assert_close(tree, expected, **({"rtol": 0, "atol": 0} if other.name == backend.name else {}))  # there to the bit
     assert (opt.steps, opt.skipped) == (whole.steps, whole.skipped)
 
 
