@@ -24,6 +24,7 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "muon": ("Muon", 2e-3, {}),
 }
 DECAYING = ("adamw", "lion", "muon")
+STRONGEST = 2.0  #: weight decay, of short runs
 FORGETTING = 2.0  #: by which exponent weight decay alone would shrink weights in a run, at the full learning rate
 
 
@@ -39,7 +40,7 @@ def filled(settings: Settings, rows: int) -> Settings:
     lr = given.setdefault("lr", OPTIMIZERS[settings.optimizer][1])
     steps = epochs * -(-rows // size)
     given.setdefault("checkpoint_every", 10 if rows < MANY else 1)
-    decay = float(f"{FORGETTING / (lr * steps):.2g}") if settings.optimizer in DECAYING else 0.0
+    decay = float(f"{min(STRONGEST, FORGETTING / (lr * steps)):.2g}") if settings.optimizer in DECAYING else 0.0
     given.setdefault("weight_decay", decay)
     return replace(settings, **given)
 

@@ -113,14 +113,21 @@ class ArrayEncoding:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> ArrayEncoding:
-        return cls(d["shape"], d["mean"], d["deviation"], Encoding.from_dict(d["answers"]))
+        found = cls(d["shape"], d["mean"], d["deviation"], Encoding.from_dict(d["answers"]))
+        scale = np.broadcast_shapes(found.shape, found.mean.shape, found.deviation.shape)
+        if not all(type(size) is int and size > 0 for size in found.shape) or scale != found.shape:
+            raise ValueError(f"inputs of shape {found.shape} have means of shape {found.mean.shape}")
+        return found
 
 
 def encoding_of(d: Mapping[str, Any]) -> Any:
     """Return the encoding that `to_dict` has described."""
     try:
-        return ArrayEncoding.from_dict(d) if "answers" in d else Encoding.from_dict(d)
-    except (KeyError, TypeError, ValueError) as error:
+        found = ArrayEncoding.from_dict(d) if "answers" in d else Encoding.from_dict(d)
+        if not isinstance(d.get("target", "y"), str) or not getattr(found, "features", True):
+            raise ValueError("it has no target, or no inputs")
+        return found
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"encoding.json: {error}") from None
 
 

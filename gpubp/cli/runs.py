@@ -79,7 +79,7 @@ class RunFolder:
             found = json.loads(self.config.read_bytes())["settings"]
             settings = made(found)
             encoding = encoding_of(json.loads(self.encoding.read_bytes()))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"{self.path} is no whole run folder: {type(error).__name__}: {error}") from None
         except OSError as error:
             raise BadInput(told(error)) from None
