@@ -58,10 +58,18 @@ def plain():
 
 def everything():
     net = drawing_net()
-    opt = optim.AdamW(net, 0.02, clip_norm=1.0)
+    opt = optim.AdamW(net, optim.schedules.cosine(0.05, steps=20, warmup=3), clip_norm=1.0)
     stopping, plateau = EarlyStopping(patience=2), ReduceOnPlateau(patience=0, factor=0.5)
     transform = bp.data.transforms.Noise(0.1)
-    return net, opt, {"callbacks": [stopping, plateau], "balance": 1, "transform": transform, "prefetch": 1}
+    average = optim.Average(net, 0.9)
+    return (
+        net,
+        opt,
+        {
+            **{"callbacks": [stopping, plateau], "average": average},
+            **{"balance": 1, "transform": transform, "prefetch": 1},
+        },
+    )
 
 
 CASES = {
@@ -76,16 +84,20 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_after_any_step(case, tmp_path):
     make, options = CASES[case]
-    expected, opt, rows, _ = run(None, [], make, **options)
+    expected, opt, rows, whole = run(None, [], make, **options)
     steps = rows[-1]["step"]
     assert steps >= 6
     for press in range(1, steps):
-        net, other, history, _ = run(tmp_path / str(press), [press], make, **options)
+        net, other, history, more = run(tmp_path / str(press), [press], make, **options)
         assert history == rows
         assert history.stopped == rows.stopped
         same(net, expected)
         for name, x in opt.state().items():
             np.testing.assert_array_equal(other.state()[name], x, err_msg=name)
+        assert other.calls == opt.calls == steps
+        assert other.lr_factor == opt.lr_factor
+        if "average" in more:
+            same(more["average"].net, whole["average"].net)
 
 
 def test_interrupted_after_every_step(tmp_path):
@@ -196,9 +208,9 @@ def test_another_run_is_not_mixed_in(tmp_path):
         ({"opt": lambda net: optim.AdamW(net, 0.01)}, "optimizer is 'AdamW', and was 'Adam'"),
         (
             {"opt": lambda net: optim.Adam(net, 0.01, loss_scale="dynamic")},
-            "does not fit the opt of this run: .* of another optimizer",
+            "does not fit this run: opt: .* of another optimizer",
         ),
-        ({"net": net_of(classes=11)}, r"does not fit the net of this run: .*layers\[2\].W is float32\[16, 10\]"),
+        ({"net": net_of(classes=11)}, r"does not fit this run: net: .*layers\[2\].W is float32\[16, 10\]"),
     ],
     ids=lambda x: str(x)[:20] if isinstance(x, dict) else "",
 )

@@ -1,5 +1,8 @@
 """What a run is made of: epochs or steps, rows, accumulation, several inputs and outputs, a step of one's own."""
 
+import threading
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -326,3 +329,17 @@ def test_images_that_are_integers_are_cast_by_a_transform():
     assert history[-1]["loss"] < history[0]["loss"]
     with pytest.raises(TypeError, match="uint8"):
         fit(epochs=1, data=data)
+
+
+@pytest.mark.parametrize("end", ["stop", "error", "whole"])
+def test_no_thread_is_left(end):
+    class End(bp.training.Callback):
+        def on_step(self, run):
+            if run.step == 3 and end == "stop":
+                run.stop("enough")
+            if run.step == 3 and end == "error":
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) if end == "error" else nullcontext():
+        fit(epochs=1, batch_size=5, prefetch=4, callbacks=[End()])
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpubp prefetch"]
