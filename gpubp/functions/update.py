@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 from ..boundary import is_complex
@@ -296,6 +296,10 @@ def average(xp: Any, p: Any, g: Any, state: State, *, t: Any, decay: float, narr
 # -- what is done to the gradients of all parameters before a step
 
 
+#: Below it float32 loses digits, and on a GPU is 0.
+SMALLEST_SCALE = 2.0**-126
+
+
 @dataclass(frozen=True)
 class LossScale:
     """A factor of the loss that keeps 16-bit gradients from underflowing; the optimizer divides it out again.
@@ -326,11 +330,14 @@ class LossScale:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             check_number(name, value)
-        if not (self.init > 0 and math.isfinite(self.init)):
-            raise ValueError(f"a loss scale must be above 0 and finite, got {self.init}")
-        if not (self.growth >= 1 and 0 < self.backoff <= 1 and self.interval >= 1):
+            object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))
+        if not SMALLEST_SCALE <= self.init < 2.0**128:
+            raise ValueError(f"a loss scale must be from 2**-126 to below 2**128, as a normal float32, got {self.init}")
+        if not isinstance(self.interval, int):
+            raise TypeError(f"interval must be a whole number, got {self.interval}")
+        if not (1 <= self.growth < math.inf and 0 < self.backoff <= 1 and self.interval >= 1):
             raise ValueError(
-                "a loss scale needs growth from 1, backoff from above 0 to 1 and an interval from 1, got "
+                "a loss scale needs a finite growth from 1, backoff from above 0 to 1 and an interval from 1, got "
                 f"{self.growth}, {self.backoff}, {self.interval}"
             )
 
@@ -393,10 +400,6 @@ def clip_factor(xp: Any, norm: Any, clip_norm: float) -> Any:
         return xp.ones_like(norm)
     factor = clip_norm / (norm + 1e-6)
     return xp.where(factor > 1, xp.ones_like(factor), factor)
-
-
-#: Below it float32 loses digits, and on a GPU is 0.
-SMALLEST_SCALE = 2.0**-126
 
 
 def rescale(xp: Any, rule: LossScale, scale: Any, good: Any, finite: Any) -> tuple[Any, Any]:
