@@ -254,32 +254,40 @@ def muon(
     return p - lr * muon_change(xp, change, iterations, match_adam), (m,)
 
 
-def muon_change(xp: Any, x: Any, iterations: int, match_adam: bool) -> Any:
+def muon_change(
+    xp: Any, x: Any, iterations: int, match_adam: bool, iterate: Callable[[Any, Any, int], Any] | None = None
+) -> Any:
     """Return s O of a momentum; see `muon`."""
     n = x.shape[-1]
     rows = math.prod(x.shape[:-1])
     scale = 0.2 * math.sqrt(max(n, rows)) if match_adam else math.sqrt(max(1.0, n / max(1, rows)))
-    return scale * xp.reshape(orthogonalized(xp, xp.reshape(x, (rows, n)), iterations), x.shape)
+    return scale * xp.reshape(orthogonalized(xp, xp.reshape(x, (rows, n)), iterations, iterate), x.shape)
 
 
-def orthogonalized(xp: Any, x: Any, iterations: int) -> Any:
+def orthogonalized(xp: Any, x: Any, iterations: int, iterate: Callable[[Any, Any, int], Any] | None = None) -> Any:
     """Return about the nearest matrix with orthonormal rows or columns: singular values of some 0.7 to 1.2.
 
-    Newton-Schulz iteration x ← a x + b (x xᵀ) x + c (x xᵀ)² x of x / ‖x‖, in the dtype of x.
-
-    Notes
-    -----
-    The coefficients, chosen for a steep slope at 0, are those of Jordan et al. 2024.
+    It is made of x / ‖x‖ by `newton_schulz`, in the dtype of x, or by what is given as `iterate`.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = x.shape[0] > x.shape[1]
     x = x.mT if is_tall else x
     norm = xp.sqrt(xp.sum(x * x))
     x = x / xp.where(norm > 1e-7, norm, xp.full_like(norm, 1e-7))
+    x = (iterate or newton_schulz)(xp, x, iterations)
+    return x.mT if is_tall else x
+
+
+#: Of Newton-Schulz iteration, chosen for a steep slope at 0 by Jordan et al. 2024.
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+
+
+def newton_schulz(xp: Any, x: Any, iterations: int) -> Any:
+    """Repeat x ← a x + b (x xᵀ) x + c (x xᵀ)² x."""
+    a, b, c = NEWTON_SCHULZ
     for _ in range(iterations):
         square = xp.matmul(x, x.mT)
         x = a * x + xp.matmul(b * square + c * xp.matmul(square, square), x)
-    return x.mT if is_tall else x
+    return x
 
 
 @update(a=lambda settings: settings.get("narrow", False))

@@ -309,3 +309,27 @@ def test_settings_may_be_numbers_of_numpys(cls, library):
     for x, y in zip([*own, *opt.state().values()], [*plain, *usual.state().values()], strict=True):
         assert x.dtype == y.dtype
         assert bool(xp.all(x == y))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 4), (0, 2), ()])
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_muon_on_numpy_steps_in_place_and_skips_without_a_warning(shape, dtype):
+    rng = np.random.default_rng(0)
+    tree = {"a": rng.normal(size=shape).astype(dtype), "b": np.ones((2, 2), dtype)}
+    general = {"a": tree["a"].copy(), "b": tree["b"].copy()}
+    opt = optim.Muon(tree, 0.1, clip_norm=1.0, nonfinite="skip")
+    plain = optim.Muon(general, 0.1, clip_norm=1.0, nonfinite="skip")
+    plain._store = Store(plain.rule, list(general.values()), plain._groups, plain._settings(), plain._store.guard)
+    a = tree["a"]
+    for k in range(4):
+        grads = {name: rng.normal(size=x.shape).astype(dtype).reshape(x.shape) for name, x in tree.items()}
+        if k != 2:
+            plain.step(grads)
+        else:
+            grads["b"] = np.full((2, 2), np.inf, dtype)
+        opt.step(grads)
+    assert tree["a"] is a
+    assert type(a) is np.ndarray
+    assert (opt.steps, opt.skipped) == (3, 1)
+    for name, x in tree.items():
+        np.testing.assert_allclose(x, general[name], rtol=1e-12 if dtype == "float64" else 2e-3)
