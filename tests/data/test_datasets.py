@@ -130,7 +130,7 @@ def test_load_what_needs_no_files(name):
 def test_load_finds_a_name_however_it_is_written():
     np.testing.assert_array_equal(load("AutoEncoder8").train.inputs, np.eye(8))
     with pytest.raises(
-        ValueError, match=r"no data set 'Fashion'; did you mean 'fashion-mnist'\?; there are digits, xor"
+        ValueError, match=r"no data set 'Fashion'; did you mean 'fashion-mnist'\? There are digits, xor"
     ):
         load("Fashion")
     with pytest.raises(ValueError, match="no data set '#'; there are digits, .*, shakespeare$"):

@@ -218,7 +218,7 @@ def test_labels_that_are_numbers_keep_their_kind(read):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("Sold", r"pets\.csv has no column 'Sold'; did you mean 'sold'\?; there are sold, one, none, age"),
+        ("Sold", r"pets\.csv has no column 'Sold'; did you mean 'sold'\? There are sold, one, none, age"),
         ("one", "the target 'one' of .*pets.csv has one value only, 'a': nothing to learn"),
         ("none", "the target 'none' is missing in all rows"),
         ("age", "the target 'age' of .* should be a column of numbers or of classes: line 5 holds 'abc' where 3 cells"),
