@@ -48,7 +48,7 @@ def csv(
     like
         A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
     missing
-        Spellings of a missing cell, in capital or small letters. In number columns those of numbers, such as ``"-999"``,
+        Spellings of a missing cell, in capital or small letters. In number columns those of numbers, as ``"-999"``,
         mean the number, however it is written.
     decimal
         What stands before a number's fraction, such as ``","``.
