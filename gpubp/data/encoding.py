@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .checks import Source, check_rows
+from .subset import Subset
 from .tables import Table, as_number, spelling
 
 __all__ = ["Encoding", "Inputs"]
@@ -189,9 +191,10 @@ class Encoding:
             raise ValueError(f"no column of {table.file} is left to be an input: {'; '.join(notes) or 'there is none'}")
         return cls(columns, notes=notes, **answer)
 
-    def source(self, table: Table, rows: np.ndarray | None = None) -> Inputs:
+    def source(self, table: Table, rows: np.ndarray | None = None) -> Source:
         """Return the inputs of rows (by default all) as a source, which computes them when they are taken."""
-        return Inputs(self, table, rows)
+        whole = Inputs(self, table)
+        return whole if rows is None else Subset(whole, check_rows(rows, len(table)))
 
     def inputs(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the inputs of rows (by default all): float32 of shape (rows, features).
@@ -329,15 +332,13 @@ class Inputs:
     ----------
     encoding, table
         What is computed, of what.
-    rows
-        Which rows; by default all.
     """
 
     dtype, ndim = np.dtype(np.float32), 2
 
-    def __init__(self, encoding: Encoding, table: Table, rows: np.ndarray | None = None) -> None:
-        self._table, self._rows = table, _checked(table, rows)
-        self.shape = len(table) if rows is None else len(rows), len(encoding.features)
+    def __init__(self, encoding: Encoding, table: Table) -> None:
+        self._table = table
+        self.shape = len(table), len(encoding.features)
         numbers, self._categories, at = [], [], 0
         for column in encoding.columns:
             table.kind(column.name)
@@ -359,8 +360,6 @@ class Inputs:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the inputs of these rows."""
-        if self._rows is not None:
-            rows = self._rows[rows]
         out = np.zeros((len(rows), self.shape[1]), np.float32)
         size = _rows_of_a_piece(self._table)
         for start in range(0, len(rows), size):
@@ -533,16 +532,7 @@ def _known(table: Table, name: str, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _checked(table: Table, rows: Any) -> np.ndarray | None:
-    if rows is None:
-        return None
-    rows = np.asarray(rows)
-    assert isinstance(rows, np.ndarray)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        hint = "; np.flatnonzero(rows) are these numbers" if rows.dtype == bool else ""
-        raise TypeError(f"rows must be the numbers of rows, got an array of {rows.dtype} of shape {rows.shape}{hint}")
-    if rows.size and not (rows.min() >= 0 and rows.max() < len(table)):
-        raise ValueError(f"rows must be from 0 to {len(table) - 1}, got {rows.min()} to {rows.max()}")
-    return rows
+    return None if rows is None else check_rows(rows, len(table))
 
 
 def _is_known(x: np.ndarray) -> Any:

@@ -347,8 +347,8 @@ def fill(
             _Column(name, kinds.get(name), unit=unit, missing=missing, decimal=decimal, most=max_categories)
             for name in names
         ]
-        numbers_file, codes_file = (cache and Path(cache, name) for name in ("numbers.npy", "codes.npy"))
-        with Store(np.float64, memory, numbers_file) as numbers, Store(np.int32, memory, codes_file) as codes:
+        files = [None if cache is None else Path(cache, name) for name in ("numbers.npy", "codes.npy")]
+        with Store(np.float64, memory, files[0]) as numbers, Store(np.int32, memory, files[1]) as codes:
             for lines, cells in pieces():
                 if not len(lines):
                     continue
