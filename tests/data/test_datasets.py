@@ -143,6 +143,9 @@ def test_raw_pixels_and_bad_dtypes():
     np.testing.assert_array_equal(raw / 16, scaled)
     with pytest.raises(ValueError, match="dtype must be a floating-point dtype or 'uint8', got 'int64'"):
         digits("int64")
+    for name in ("xor", "autoencoder8", "moons", "spirals", "circles"):
+        with pytest.raises(ValueError, match="dtype must be a floating-point dtype, got 'int32'"):
+            load(name, dtype="int32")
 
 
 def idx(array):

@@ -20,6 +20,8 @@ def test_characters_by_number(tmp_path):
     assert ids.tolist() == [3, 2, 4]
     with pytest.raises(ValueError, match="the character 'e' is not among the 7 of the text"):
         found.encode("zebra")
+    with pytest.raises(ValueError, match="characters have numbers from 0 to 6, got -1 to 7"):
+        found.decode([7, -1])
 
 
 def test_several_files_compressed_or_not(tmp_path):
