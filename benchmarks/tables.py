@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from gpubp.cli import main as gpubp
-from gpubp.cli.rows import read, split
+from gpubp.cli.reading import read
 from gpubp.cli.settings import Settings
+from gpubp.cli.task import split
 
 EXAMPLES = str(Path(__file__).parents[1] / "examples")
 sys.path.append(EXAMPLES)
@@ -53,7 +54,7 @@ def theirs(file: Path, seed: int, hidden: list[int], **options: object) -> float
     settings = Settings(data=str(file), seed=seed)
     rows, _ = read(settings.data, settings)
     table = rows.table
-    chosen, test = split(rows, settings.test_fraction, seed)
+    chosen, test = split(rows.known(), rows.labels(), settings.test_fraction, seed)
     x = np.stack([table[name] for name in table.names if name != rows.target], axis=1)
     y = table[rows.target]
     if y.dtype.kind == "f":

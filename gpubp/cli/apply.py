@@ -17,11 +17,12 @@ from ..training import load
 from ..training.files import write_atomically
 from .nets import net_of, own_faults
 from .problems import OK, BadInput, Failure, mistakes, told
+from .reading import read
 from .report import Report, figures
-from .rows import ArrayEncoding, TableRows, check_has_targets, read
+from .rows import ArrayEncoding, TableRows, check_has_targets
 from .runs import RunFolder
 from .settings import Settings
-from .train import Part, Task, measured, outputs_of
+from .task import Part, Task, measured, outputs_of
 
 __all__ = ["evaluate", "predict"]
 
@@ -95,10 +96,8 @@ def _trained(args: argparse.Namespace) -> tuple[Settings, Any, Any]:
     settings, encoding = folder.read()
     if not folder.model.is_file():
         raise BadInput(f"{folder.path} has no model.safetensors yet: gpubp resume {folder.path}")
-    if settings.model is not None:
-        settings = replace(settings, model=f"{folder.net.resolve()}:{settings.model.rpartition(':')[2]}")
     with mistakes():
-        where = device(args.device or settings.device)
+        where = device(args.device or settings.device, verbose=not args.quiet)
     shape = encoding.shape if isinstance(encoding, ArrayEncoding) else (len(encoding.features),)
     net = net_of(settings, shape, encoding.outputs, encoding.task)
     with mistakes():

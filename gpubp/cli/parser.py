@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 from .problems import FAILED, INTERRUPTED, WRONG, BadInput, Failure
 from .settings import add_options, argument, device_name, whole
@@ -36,14 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        status: int = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status: int = args.run(args)
+        sys.stdout.flush()
     except (BadInput, Failure) as problem:
         print(f"gpubp {args.command}: {problem}", file=sys.stderr)
         return WRONG if isinstance(problem, BadInput) else FAILED
+    except BrokenPipeError:  # whoever reads stdout has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
         print(f"gpubp {args.command}: stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
     return status
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"gpubp: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,4 +155,7 @@ def check(args: argparse.Namespace) -> int:
     """Check the gradients of a function or layer, and its parity."""
     from ..testing.command import check
 
-    return check(*args.target, shapes=args.shape, backends=args.backends, order=args.order, seed=args.seed)
+    try:
+        return check(*args.target, shapes=args.shape, backends=args.backends, order=args.order, seed=args.seed)
+    except SystemExit as stop:  # with a message
+        raise BadInput(stop.code) from None

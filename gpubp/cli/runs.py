@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from ..data import NAMES
 from ..training.files import write_atomically
 from .problems import BadInput, told
-from .rows import encoding_of, is_array_file
+from .reading import is_array_file
+from .rows import encoding_of
 from .settings import Settings, made
 
 __all__ = ["RunFolder"]
@@ -69,7 +70,7 @@ class RunFolder:
         write_atomically(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
     def read(self) -> tuple[Settings, Any]:
-        """Return settings and encoding of the run that is there."""
+        """Return settings and encoding of the run that is there; a net of the user's own is the folder's copy."""
         if not self.config.is_file():
             raise BadInput(
                 f"{self.path} is no run folder" + ("" if self.path.is_dir() else ": there is no such folder")
@@ -78,8 +79,10 @@ class RunFolder:
             found = json.loads(self.config.read_bytes())["settings"]
             settings = made(found)
             encoding = encoding_of(json.loads(self.encoding.read_bytes()))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"{self.path} is no whole run folder: {type(error).__name__}: {error}") from None
         except OSError as error:
             raise BadInput(told(error)) from None
+        if settings.model is not None:
+            settings = replace(settings, model=f"{self.net.resolve()}:{settings.model.rpartition(':')[2]}")
         return settings, encoding

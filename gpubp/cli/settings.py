@@ -76,7 +76,7 @@ def _device(text: str) -> str:
     from ..device import device
 
     try:
-        device(text)
+        device(text, verbose=False)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
     return text
@@ -225,7 +225,13 @@ def settings_of(given: Mapping[str, Any], file: str | None) -> Settings:
 
 
 def made(values: Mapping[str, Any]) -> Settings:
-    """Make settings of their values, lists of which become tuples."""
+    """Make settings of their values, lists of which become tuples; a ValueError says which one cannot be."""
+    for name, x in values.items():
+        about = NAMES[name].metadata if name in NAMES else {}
+        types, several = about.get("kind", words()).types, about.get("several", False)
+        parts = x if several and isinstance(x, list | tuple) else [x]
+        if x is not None and not (all(type(part) in types for part in parts) and (not several or parts is x)):
+            raise ValueError(f"{name} cannot be {str(x)[:80]!r}")
     return Settings(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})  # type: ignore[arg-type]
 
 

@@ -158,6 +158,7 @@ def rmsprop(
     if centered:
         m = alpha * others.pop(0) + (1 - alpha) * g
         after, variance = [v, m], v - m * m
+        variance = xp.where(variance < 0, xp.zeros_like(v), variance)  # but for rounding it is not
     change = g / (xp.sqrt(variance) + eps)
     if others:
         change = momentum * others[0] + change
@@ -341,7 +342,7 @@ class LossScale:
 
 def check_number(name: str, value: Any) -> None:
     """Refuse a setting that is no real number."""
-    if not isinstance(value, Real):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from operator import is_not
 from typing import Any, Self, TypedDict, Unpack
 
@@ -21,7 +21,7 @@ from ..nn.surgery import listed_paths
 from ..tree import leaves_with_paths
 
 #: Settings that are True or False.
-SWITCHES = ("nesterov", "decoupled", "centered", "amsgrad", "maximize", "match_adam", "orthogonal")
+SWITCHES = ("nesterov", "decoupled", "centered", "amsgrad", "maximize", "match_adam", "narrow", "orthogonal")
 
 
 class Guarding(TypedDict, total=False):
@@ -171,7 +171,7 @@ class Optimizer(Member):
             settings = own | other
             if "lr" in settings:
                 lr = settings["lr"]
-                settings["lr"] = (lr(self.calls) if callable(lr) else lr) * self.lr_factor
+                settings["lr"] = float(lr(self.calls) if callable(lr) else lr) * self.lr_factor  # NumPy's would widen
             found.append(settings)
         return found
 
@@ -194,7 +194,7 @@ class Optimizer(Member):
             0-d array.
         """
         if value is not None and getattr(value, "shape", None) != ():
-            given = getattr(value, "shape", type(value).__name__)
+            given = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
             raise TypeError(f"value must be the loss, a 0-d array, got {given}")
         try:
             arrays = self._layout.read(self.tree)
@@ -250,10 +250,10 @@ class Optimizer(Member):
         """How many steps were skipped, since a gradient was not finite."""
         return _read(self._store.skipped)
 
-    def count_skipped(self) -> Any:
-        """Return how many steps were skipped, without a wait: a number, or a 0-d array of its own on the device."""
-        count = self._store.skipped
-        return count if type(count) is int else self._store.count("skipped")
+    def count(self, name: str) -> Any:
+        """Return ``steps``, ``skipped`` or ``failed`` without a wait: a number, or a 0-d array of one's own."""
+        count = getattr(self._store, name)
+        return count if type(count) is int else self._store.count(name)
 
     @property
     def failed(self) -> Any:
@@ -438,7 +438,9 @@ def _read(count: Any) -> int:
 
 def _patterns(groups: Any, paths: Sequence[str], names: Sequence[str]) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     """What finds the paths of each group, and its settings."""
-    if not isinstance(groups, Mapping) or not all(isinstance(options, Mapping) for options in groups.values()):
+    if not isinstance(groups, Mapping) or not all(
+        isinstance(text, str) and isinstance(options, Mapping) for text, options in groups.items()
+    ):
         raise TypeError(f'groups must be a dict of dicts such as {{"*.b": {{"lr": 0.1}}}}, got {groups!r}')
     found = []
     for text, options in groups.items():
@@ -454,18 +456,24 @@ def _patterns(groups: Any, paths: Sequence[str], names: Sequence[str]) -> list[t
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings out of their range."""
     for name, value in settings.items():
-        if isinstance(value, bool) or name in SWITCHES:
+        if name in SWITCHES:
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         elif name == "betas":
+            if not (isinstance(value, Sequence) and len(value) == 2 and all(isinstance(beta, Real) for beta in value)):
+                raise TypeError(f"betas must be two numbers, got {value!r}")
             if not all(0.0 <= beta < 1.0 for beta in value):
                 raise ValueError(f"betas must be from 0 to below 1, got {value}")
         elif name != "lr" or not callable(value):
             check_number(name, value)
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
-    if settings.get("nesterov") and not settings["momentum"]:
-        raise ValueError("nesterov=True needs a momentum above 0")
+            if name in ("alpha", "dampening") and value > 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {value}")
+            if name == "iterations" and not isinstance(value, Integral):
+                raise TypeError(f"iterations must be a whole number, got {value!r}")
+    if settings.get("nesterov") and (not settings["momentum"] or settings.get("dampening")):
+        raise ValueError("nesterov=True needs a momentum above 0, and no dampening")
 
 
 def _guard(

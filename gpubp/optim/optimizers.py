@@ -302,7 +302,8 @@ class Muon(Optimizer):
 
     def fixed_numbers(self) -> Any:
         """Return the numbers that became part of a captured step."""
-        return [(settings["iterations"], settings["match_adam"]) for settings in self._settings()]
+        names = "iterations", "match_adam"
+        return [tuple(other.get(name, getattr(self, name)) for name in names) for other in self._others]
 
     def settings_for(self, p: Any) -> dict[str, Any]:
         """Have AdamW for what is no matrix."""

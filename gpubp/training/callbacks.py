@@ -146,7 +146,9 @@ class EarlyStopping(Callback):
 
 
 class ReduceOnPlateau(Callback):
-    """Lowers all learning rates whenever a figure has not got better for some rows, as PyTorch's of that name.
+    """Lowers all learning rates whenever a figure has not got better for some rows.
+
+    As PyTorch's ``ReduceLROnPlateau``, with ``threshold_mode="abs"``.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Any
 from ..boundary import is_inexact
 from ..data import Batches
 from ..data.batches import check_at_least_1
-from ..data.checks import check_finite, chunks, is_source
+from ..data.checks import check_finite, chunks, is_in_memory, is_source
 from ..device import is_array
 from ..fused import Fused
 from ..nn.surgery import cells_of, mode
@@ -104,9 +104,9 @@ def checkpoints(checkpoint: Any, resume: Any) -> Checkpoints | None:
 
 
 def check_values(name: str, data: Data, targets: int) -> None:
-    """Refuse NaN and infinity in arrays; what a source makes is not looked at before it is wanted."""
+    """Refuse NaN and infinity in memory; what a file or a source holds is not looked at before it is wanted."""
     for k, x in enumerate(data):
-        if is_array(x):
+        if is_in_memory(x):
             check_finite(x, f"{'inputs' if k < len(data) - targets else 'targets'} of {name}")
 
 
@@ -195,9 +195,9 @@ def _check_labels(labels: Any, classes: int) -> None:
         raise ValueError(f"the targets hold the label {largest}, but the net has {classes} outputs (labels from 0)")
 
 
-def check_last(net: Any, inputs: int, epoch: Callable[..., Batches]) -> None:
+def check_last(net: Any, inputs: int, whole: Batches, epoch: Callable[..., Batches]) -> None:
     """Refuse a last batch of one row, where a layer (such as BatchNorm) must have several, before an epoch is over."""
-    whole, cells = epoch(), cells_of(net)
+    cells = cells_of(net)
     if not cells or len(whole) == 1 or len(whole.rows(len(whole) - 1)) > 1:
         return
     before = [cell.value for cell in cells]

@@ -27,6 +27,7 @@ def evaluate(
     targets: int = 1,
     batch_size: int = 1024,
     transform: Any = None,
+    prefetch: int = 0,
     ignore_index: int | None = None,
     device: Device | str | None = None,
     dtype: str | None = None,
@@ -44,7 +45,7 @@ def evaluate(
         As `train` in `fit`.
     batch_size
         Examples computed at once.
-    transform, ignore_index
+    transform, prefetch, ignore_index
         As in `fit`; of a transform that part which draws nothing.
     dtype
         Floating-point dtype to which the data are cast; by default the net's.
@@ -68,8 +69,9 @@ def evaluate(
     output_of = _output if precision is None else mixed(_output, precision, argnums=range(inputs + 1))
     if loss is not None and precision is not None:
         loss = mixed(loss, precision, argnums=range(inputs + 1))
+    how: dict[str, Any] = {"transform": evaluation(transform), "prefetch": prefetch, "ignore_index": ignore_index}
     with mode(net, training=False):
-        for batch in batches(data, batch_size, transform=evaluation(transform), ignore_index=ignore_index, **options):
+        for batch in batches(data, batch_size, **how, **options):
             if loss is not None:
                 totals.mean("loss", loss(net, *batch), batch[0].shape[0])
             if totals.metrics:

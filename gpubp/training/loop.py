@@ -138,8 +138,10 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        Before the first step: if an argument is none of what is said above, if the data hold NaN or infinity, or a
-        label that is not below the number of the net's outputs.
+        Before the first step: if an argument is none of what is said above, if data in memory hold NaN or infinity, or
+        a label is not below the number of the net's outputs.
+    FileExistsError
+        If there are checkpoints of another run, and `resume` is False.
     NotFinite
         A FloatingPointError that names epoch, step and rows, soon after the step: losses are read twice a second.
     NotCapturable
@@ -151,8 +153,8 @@ def fit(
     Totals(metrics)
     where = as_the_net(net, device, None)
     checks.check_precision(precision, where["dtype"])
-    how: dict[str, Any] = {"transform": transform, "ignore_index": ignore_index, **where}
-    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance, "prefetch": prefetch}
+    how: dict[str, Any] = {"transform": transform, "prefetch": prefetch, "ignore_index": ignore_index, **where}
+    order: dict[str, Any] = {"shuffle": True, "seed": seed, "last": last, "balance": balance}
     for name, data in (("train", train), ("validation", validation)):
         if data is not None:
             checks.check_data(name, data, targets)
@@ -160,7 +162,8 @@ def fit(
             batches(data, batch_size, **how)
             checks.check_values(name, data, targets)
     epoch = partial(batches, train, batch_size, **order, **how)
-    first, inputs = next(iter(epoch())), len(train) - targets
+    whole, inputs = epoch(), len(train) - targets
+    first = next(iter(whole))
     if unsized(net):
         learn_lengths(net, *first[:inputs])
     check_built(net)
@@ -169,11 +172,12 @@ def fit(
         checks.check_average(average, net)
     if step is None or metrics:
         checks.check_outputs(net, first, targets, metrics, (train, validation))
-    checks.check_last(net, inputs, epoch)
+        checks.check_last(net, inputs, whole, epoch)
     _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
         kind: dict[str, Any] = {"metrics": metrics, "targets": targets, "precision": precision}
+        kind["batch_size"] = min(1024, 8 * batch_size)  # without gradients it takes about as much memory as a step
         if validation is None:
             return evaluate(run.nets[-1], None, train, **kind, **how)
         found = evaluate(run.nets[-1], loss, validation, **kind, **how)
@@ -185,6 +189,7 @@ def fit(
         opt,
         average,
         take=captured(take, required=capture is True) if capture else take,
+        whole=whole,
         batches=epoch,
         measure=measure,
         epochs=epochs,

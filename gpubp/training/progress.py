@@ -65,6 +65,8 @@ class Bar(Progress):
         self.known: dict[str, Any] = {}  # figures of the last row stay in sight
         size: dict[str, Any] = {"dynamic_ncols": True} if _says_its_size() else {"ncols": 120, "nrows": 20}
         look = {"unit": " samples", "unit_scale": True, "bar_format": FORMAT}
+        if _in_notebook():  # where the bar is drawn, and is of any width
+            look["bar_format"] = FORMAT.replace("{bar:12}", "{bar}")
         self.bar = tqdm(total=total, initial=done, file=sys.stderr, **look, **size)
 
     def show(self, where: str, done: int, figures: Mapping[str, Any]) -> None:

@@ -64,6 +64,7 @@ class Run:
         average: Any,
         *,
         take: Callable[..., Any],
+        whole: Batches,
         batches: Callable[..., Batches],
         measure: Callable[[], Mapping[str, Any]],
         epochs: int | None,
@@ -81,9 +82,8 @@ class Run:
         self._checkpoints, self._settings = checkpoints, settings
         self._take, self._batches, self._measure = take, batches, measure
         self._accumulate, self._report_every, self._skips = accumulate, report_every, skips
-        first = batches()
-        self._length, self._size = len(first), len(first.rows(0))
-        self._rows = (self._length - 1) * self._size + len(first.rows(self._length - 1))
+        self._length, self._size = len(whole), len(whole.rows(0))
+        self._rows = (self._length - 1) * self._size + len(whole.rows(self._length - 1))
         self.steps = (epochs or 0) * math.ceil(self._length / accumulate) if steps is None else steps
         self.history, self.epoch, self.batch, self.step, self.value = History(), 0, 0, 0, None
         self._unread: list[Any] = []  # losses of the last steps
@@ -127,14 +127,10 @@ class Run:
             callback.on_start(self)
         with Interrupt() as interrupt, Progress.of(shown, *self.samples) as progress:
             if resume:
-                progress.say(
-                    f"goes on after {self.where}" if resumed else "there is no checkpoint yet: from the beginning"
-                )
+                progress.say(f"goes on after {self.where}" if resumed else "no checkpoint yet: from the beginning")
             self._go(progress, interrupt)
             if self.history.interrupted:
-                advice = (
-                    "resume=True goes on from there" if self._checkpoints else "nothing was kept, without checkpoint="
-                )
+                advice = "resume=True goes on from there" if self._checkpoints else "without checkpoint= it is not kept"
                 progress.say(f"stopped by Ctrl-C after {self.where}; {advice}")
         for callback in self.callbacks:
             callback.on_end(self)
@@ -156,22 +152,18 @@ class Run:
                         self.epoch, self.batch = self.epoch + 1, 0
                     for on_step in self._on_step:
                         on_step(self)
-                    at_row = self.step == self.steps or history.stopped is not None or self._is_row_due()
-                    if at_row:
+                    if at_row := self._is_row_due():
                         self._add_row(progress)
                     elif clock() >= read_at or len(self._unread) >= READ_AFTER:
                         self.read()
                         progress.show(self.where, self.samples[0], {"loss": self._sums.mean()})
                         read_at = clock() + READ_EVERY
                     history.interrupted = interrupt.asked
-                    at_end = history.interrupted or history.stopped is not None or self.step == self.steps
-                    if checkpoints is not None and checkpoints.is_due(
-                        self.step, at_row=at_row, at_epoch=self.batch == 0, at_end=at_end
-                    ):
-                        row = history[-1] if at_row else {}
-                        checkpoints.save(self.step, self._parts, settings=self._settings, row=row)
-                    if at_end:
+                    if checkpoints is not None:
+                        self._keep(checkpoints, at_row)
+                    if self.is_over:
                         break
+        self.read()
 
     def _steps_of(self, batches: Batches) -> Generator[tuple[Any, ...], None, None]:
         """The batches of each step."""
@@ -179,7 +171,14 @@ class Run:
             while step := tuple(islice(stream, self._accumulate)):
                 yield step
 
+    def _keep(self, checkpoints: Checkpoints, at_row: bool) -> None:
+        if checkpoints.is_due(self.step, at_row=at_row, at_epoch=self.batch == 0, at_end=self.is_over):
+            row = self.history[-1] if at_row else {}
+            checkpoints.save(self.step, self._parts, settings=self._settings, row=row)
+
     def _is_row_due(self) -> bool:
+        if self.step == self.steps or self.history.stopped is not None:
+            return True
         return self.batch == 0 if self._report_every is None else self.step % self._report_every == 0
 
     def _add_row(self, progress: Progress) -> None:
@@ -209,7 +208,7 @@ class Run:
         for step, value in enumerate(values, self.step - len(values) + 1):
             end = min(first + self._accumulate, self._length)  # of the step's batches
             if math.isfinite(value):
-                rows = self._samples(0, end) - self._samples(0, first)
+                rows = min(end * self._size, self._rows) - first * self._size
                 self._sums.total += value * rows
                 self._sums.rows += rows
                 self._skipped_in_a_row = 0
@@ -230,10 +229,11 @@ class Run:
     def _not_finite(self, place: Place) -> str:
         before = f"; the mean loss before it was {self._sums.mean():.4g}" if self._sums.rows else ""
         many = f", the last of {HOPELESS} in a row" if self._skips else ""
+        skip = "" if self._skips else "; fit(nonfinite='skip') leaves such steps out"
         return (
             f"the loss or a gradient is not finite at {place}{many}; the net has the values from before that step"
             f"{before}. Try a lower learning rate, and look for overflow, logarithms of 0 and divisions by 0 in the "
-            "loss and the net; fit(nonfinite='skip') leaves such steps out"
+            f"loss and the net{skip}"
         )
 
     # -- files

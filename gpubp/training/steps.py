@@ -35,7 +35,7 @@ def train_step(
     own
         A step of the user's own.
     """
-    step = _step(net, loss, opt, precision, inputs) if own is None else lambda batch: own(net, opt, *batch)
+    step = _step(net, loss, opt, precision, inputs) if own is None else _own_step(net, opt, own)
     return _guarded(step, net, opt, average, skips)
 
 
@@ -50,6 +50,17 @@ def _step(net: Any, loss: Any, opt: Any, precision: str | None, inputs: int) -> 
         value, grads = gradient(net, *batches[0]) if len(batches) == 1 else _mean_gradient(gradient, net, batches)
         opt.step(grads, value)
         return value
+
+    return step
+
+
+def _own_step(net: Any, opt: Any, own: Step) -> Step:
+    def step(batch: Batch) -> Any:
+        value = own(net, opt, *batch)
+        if getattr(value, "shape", None) == () and is_inexact(value.dtype):
+            return value
+        what = f" of dtype {value.dtype} and shape {tuple(value.shape)}" if is_array(value) else ""
+        raise TypeError(f"a step must return the loss, a 0-d floating-point array, got {type(value).__name__}{what}")
 
     return step
 
@@ -73,14 +84,14 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any, skips: bool) -> Step:
     cells = cells_of(net)
 
     def train_step(*batches: Batch) -> Any:
-        before, skipped = [cell.value for cell in cells], opt.count_skipped()
+        before, skipped = [cell.value for cell in cells], opt.count("skipped")
         value = step(*batches)
-        if getattr(value, "shape", None) != () or not is_inexact(value.dtype):
-            raise _no_loss(value)
-        taken = opt.count_skipped() == skipped
+        taken = opt.count("skipped") == skipped
         for cell, old in zip(cells, before, strict=True):
             cell.value = _either(taken, cell.value, old)
-        value = _either(taken if skips else opt.failed < 0, value, value * math.nan)
+        fine = taken if skips else opt.count("failed") < 0
+        if fine is not True:
+            value = _either(fine, value, value * math.nan)
         if average is not None:
             average.update(value)
         return value
@@ -90,11 +101,6 @@ def _guarded(step: Step, net: Any, opt: Any, average: Any, skips: bool) -> Step:
 
 def _either(flag: Any, x: Any, other: Any) -> Any:
     """One of two arrays, by a boolean, or by a 0-d array of one without a wait for it."""
-    if isinstance(flag, bool) or x is other:
-        return x if flag is True else other
-    return raw_namespace(x).where(flag, x, other)
-
-
-def _no_loss(value: Any) -> TypeError:
-    what = f" of dtype {value.dtype} and shape {tuple(value.shape)}" if is_array(value) else ""
-    return TypeError(f"a loss must be a 0-d floating-point array, where the net is, got {type(value).__name__}{what}")
+    if isinstance(flag, bool):
+        return x if flag else other
+    return raw_namespace(x).where(flag, x, other) if is_array(x) and x is not other else x

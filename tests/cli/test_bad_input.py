@@ -1,10 +1,13 @@
 """What a user can do wrong: one line on stderr, the right status, no traceback."""
 
+import json
 import os
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.cli.tables import flowers, lengths
 
@@ -152,15 +155,20 @@ def test_a_read_only_folder(gpubp, tmp_path):
     wrong(gpubp("train", "a.csv", "--out", "shut/run", "--device", "cpu", "--quiet"), "shut/run: Permission denied")
 
 
-def test_a_full_disk(gpubp, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["gpubp.cli.train.save", "gpubp.training.Checkpoints.save"])
+def test_a_full_disk(gpubp, tmp_path, monkeypatch, what):
     (tmp_path / "a.csv").write_text(lengths())
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device", "run/model.safetensors")
+        raise OSError(28, "No space left on device", "run/some.safetensors")
 
-    monkeypatch.setattr("gpubp.cli.train.save", full)
-    done = gpubp("train", "a.csv", "--epochs", 1, "--out", "run", "--device", "cpu", "--quiet")
-    wrong(done, "run/model.safetensors: No space left on device", FAILED)
+    with monkeypatch.context() as patch:
+        patch.setattr(what, full)
+        done = gpubp("train", "a.csv", "--epochs", 1, "--out", "run", "--device", "cpu", "--quiet")
+    wrong(done, "run/some.safetensors: No space left on device", FAILED)
+    assert done.err.endswith(f"gpubp resume {tmp_path / 'run'}\n")
+    assert gpubp("resume", "run", "--quiet").status == 0
+    assert (tmp_path / "run" / "result.json").is_file()
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "resume"])
@@ -204,6 +212,43 @@ def test_a_broken_run_folder(gpubp, run):
         (run / name).write_bytes(content)
     (run / "config.json").write_bytes(whole["config.json"].replace(b'"seed"', b'"sead"'))
     wrong(gpubp("predict", "run", "flowers.csv"), "run is no whole run folder")
+
+
+@pytest.fixture
+def arrays_run(gpubp, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(20, 3)), y=np.arange(20) % 2)
+    assert gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--hidden", 2, "--out", "arrays").status == 0
+    return tmp_path / "arrays"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_run_folder_that_was_tampered_with(gpubp, run, arrays_run, data):
+    run, file = data.draw(st.sampled_from([(run, "flowers.csv"), (arrays_run, "a.npz")]))
+    name = data.draw(st.sampled_from(["config.json", "encoding.json"]))
+    whole = (run / name).read_bytes()
+    content = json.loads(whole)
+    place = content
+    while data.draw(st.booleans()) and isinstance(place, dict | list) and place:
+        inner = place[data.draw(st.sampled_from([*place] if isinstance(place, dict) else [*range(len(place))]))]
+        if not isinstance(inner, dict | list) or not inner:
+            break
+        place = inner
+    place[data.draw(st.sampled_from([*place] if isinstance(place, dict) else [*range(len(place))]))] = data.draw(JSON)
+    (run / name).write_text(json.dumps(content))
+    try:
+        done = gpubp("predict", run, file, "--device", "cpu")
+    finally:
+        (run / name).write_bytes(whole)
+    assert done.status in (0, FAILED, WRONG)
+    assert "Traceback" not in done.err
 
 
 def test_a_loss_that_is_not_finite(gpubp, tmp_path):
@@ -274,6 +319,7 @@ def test_a_function_that_makes_no_net_for_the_data(gpubp, tmp_path, name, messag
     done = model(gpubp, tmp_path, name)
     assert (done.status, done.out) == (WRONG, "")
     assert message in done.err
+    assert not (tmp_path / "runs").exists()
     assert "Traceback" not in done.err
 
 

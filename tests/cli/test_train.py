@@ -1,8 +1,11 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 
+from gpubp.cli.settings import ACTIVATIONS, OPTIMIZERS, SCHEDULES
+from gpubp.cli.task import split
 from tests.cli.tables import flowers, lengths
 
 
@@ -86,15 +89,34 @@ def test_no_hidden_layer(gpubp, tmp_path):
     assert "Dense(4, 3)" in done.out
 
 
-def test_the_split_holds_every_class_alike_and_hangs_on_the_seed(tmp_path):
-    from gpubp.cli.rows import ArrayRows, split
-
-    rows = ArrayRows("x", np.zeros((200, 1)), np.repeat([0, 1], [150, 50]))
-    first, second = split(rows, 0.2, 0)
+def test_the_split_holds_every_class_alike_and_hangs_on_the_seed():
+    labels = np.repeat([0, 1], [150, 50])
+    first, second = split(np.arange(200), labels, 0.2, 0)
     assert sorted([*first, *second]) == [*range(200)]
-    assert np.bincount(rows.labels()[second]).tolist() == [30, 10]
-    assert not np.array_equal(split(rows, 0.2, 1)[1], second)
-    assert np.array_equal(split(rows, 0.2, 0)[1], second)
+    assert np.bincount(labels[second]).tolist() == [30, 10]
+    assert not np.array_equal(split(np.arange(200), labels, 0.2, 1)[1], second)
+    assert np.array_equal(split(np.arange(200), labels, 0.2, 0)[1], second)
+    assert len(split(np.arange(100, 200), None, 0.25, 0)[1]) == 25
+
+
+def test_a_last_batch_of_one_row_is_left_out_with_batch_normalization(gpubp, tmp_path):
+    (tmp_path / "flowers.csv").write_text(flowers(41))
+    options = ["--epochs", 2, "--device", "cpu", "--test-fraction", 0, "--validation-fraction", 0, "--batch-size", 8]
+    assert "epoch 2, step 12/12" in gpubp("train", "flowers.csv", *options).err
+    done = gpubp("train", "flowers.csv", *options, "--batch-norm", "--overwrite")
+    assert done.status == 0, done.err
+    assert "epoch 2, step 10/10" in done.err
+
+
+def test_balanced_classes(gpubp, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(50, 2)), y=np.repeat([0, 1], [40, 10]))
+    options = ["--epochs", 2, "--device", "cpu", "--test-fraction", 0, "--validation-fraction", 0, "--batch-size", 8]
+    done = gpubp("train", "a.npz", *options, "--balance")
+    assert "epoch 2, step 20/20" in done.err
+    np.savez(tmp_path / "b.npz", x=rng.normal(size=(50, 2)), y=rng.normal(size=50))
+    done = gpubp("train", "b.npz", *options, "--balance")
+    assert (done.status, "--balance is for classes, but the task is regression" in done.err) == (2, True)
 
 
 def test_arrays_learn_their_scale_from_the_training_rows(train, gpubp, tmp_path):
@@ -136,6 +158,21 @@ def test_pictures_get_a_convolutional_net(gpubp, tmp_path, side):
     assert f"Conv2d(1, 16, {5 if side > 8 else 3}, padding='same')" in done.out
     done = gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--hidden", 3, "--out", "other")
     assert f"Dense({side * side}, 3)" in done.out
+
+
+def test_rows_that_are_not_held_in_memory_give_the_same(train, gpubp, tmp_path, monkeypatch):
+    (tmp_path / "flowers.csv").write_text(flowers())
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(60, 8, 8)), y=np.arange(60) % 3)
+    for data in ("flowers.csv", "a.npz"):
+        first = train(data, "--out", f"{data}.held")
+        predicted = gpubp("predict", f"{data}.held", data).out
+        with monkeypatch.context() as patch:
+            patch.setattr("gpubp.cli.rows.HELD", 0)
+            second = train(data, "--out", f"{data}.read")
+            assert gpubp("predict", f"{data}.read", data).out == predicted
+        assert first[1:-1] == second[1:-1]
+        assert first[-1]["test"] == second[-1]["test"]
 
 
 def test_a_file_to_test_with(train, tmp_path):
@@ -180,8 +217,6 @@ def test_predictions_name_rows_and_unknown_categories(train, gpubp, tmp_path):
 
 def test_curves_are_drawn_or_it_is_said_why_not(gpubp, tmp_path, monkeypatch):
     (tmp_path / "flowers.csv").write_text(flowers())
-    import sys
-
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
@@ -194,6 +229,30 @@ def test_curves(train, tmp_path):
     (tmp_path / "flowers.csv").write_text(flowers())
     train("flowers.csv")
     assert (tmp_path / "runs" / "flowers" / "curves.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--optimizer", name] for name in OPTIMIZERS),
+        *(["--schedule", name] for name in SCHEDULES),
+        ["--schedule", "one-cycle", "--warmup", 3, "--clip-norm", 1],
+        *(["--nonfinite", name] for name in ("skip", "scale")),
+        *(["--activation", name] for name in ACTIVATIONS),
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_every_choice(train, tmp_path, options):
+    (tmp_path / "flowers.csv").write_text(flowers())
+    events = train("flowers.csv", *options, "--hidden", 8)
+    assert events[-2]["loss"] < events[1]["loss"]
+
+
+def test_mixed_precision(train, tmp_path):
+    pytest.importorskip("ml_dtypes")
+    (tmp_path / "flowers.csv").write_text(flowers())
+    events = train("flowers.csv", "--precision", "bfloat16", "--hidden", 8)
+    assert events[-2]["loss"] < events[1]["loss"]
 
 
 @pytest.mark.parametrize("name", ["moons", "circles", "spirals", "xor"])

@@ -16,6 +16,7 @@ from gpubp.fused import load_kernels
 from gpubp.optim import LossScale
 from gpubp.testing.backends import load
 from gpubp.tree import leaves, map_leaves
+from tests.optim.cases import CASES, peer_of
 
 # NumPy's warnings where other libraries would compute an infinity or NaN in silence
 pytestmark = [
@@ -24,15 +25,8 @@ pytestmark = [
 ]
 
 SHAPES = [(3, 4), (), (2, 129), (0, 5), (1,)]
-OPTIONS = {
-    "sgd": (optim.SGD, {}),
-    "momentum": (optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
-    "nesterov": (optim.SGD, {"momentum": 0.8, "nesterov": True}),
-    "adam": (optim.Adam, {"weight_decay": 0.01, "betas": (0.8, 0.95), "eps": 1e-5}),
-    "adam, no memory": (optim.Adam, {"betas": (0.0, 0.0)}),
-    "adamw": (optim.AdamW, {"weight_decay": 0.1}),
-}
-each = pytest.mark.parametrize(("cls", "options"), OPTIONS.values(), ids=OPTIONS)
+each = pytest.mark.parametrize(("cls", "options"), CASES.values(), ids=CASES)
+some = pytest.mark.parametrize("case", ["momentum", "adam, no memory", "adamw", "rmsprop, centered"])
 FAST = LossScale(init=2.0**10, growth=4.0, backoff=0.25, interval=3)
 EVERYTHING = {"clip_norm": 3.0, "nonfinite": "skip", "loss_scale": FAST}
 
@@ -78,12 +72,13 @@ def assert_close(found, expected, **tolerance):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("bad", [(), (5, 6, 19, 31, 48)], ids=["finite", "not all finite"])
-@each
-def test_fifty_clipped_and_scaled_steps_equal_pytorchs(cls, options, bad, backend):
+@some
+def test_fifty_clipped_and_scaled_steps_equal_pytorchs(case, bad, backend):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
+    cls, options = CASES[case]
     tensors = [torch.tensor(x, requires_grad=True) for x in start()]
-    peer = getattr(torch.optim, cls.__name__)(tensors, lr=0.05, **options)
+    peer = peer_of(torch, cls, tensors, 0.05, options)
     scaler = torch.amp.GradScaler("cpu", FAST.init, FAST.growth, FAST.backoff, FAST.interval)
     scaler.scale(torch.ones(()))
     scales, norms = [], []
@@ -107,11 +102,12 @@ def test_fifty_clipped_and_scaled_steps_equal_pytorchs(cls, options, bad, backen
 
 
 @pytest.mark.peers
-@each
-def test_clipping_alone_equals_pytorchs(cls, options, backend):
+@some
+def test_clipping_alone_equals_pytorchs(case, backend):
     torch = pytest.importorskip("torch")
+    cls, options = CASES[case]
     tensors = [torch.tensor(x, requires_grad=True) for x in start()]
-    peer = getattr(torch.optim, cls.__name__)(tensors, lr=0.05, **options)
+    peer = peer_of(torch, cls, tensors, 0.05, options)
     for grads in gradients(50):
         for p, g in zip(tensors, grads, strict=True):
             p.grad = torch.tensor(g)
@@ -124,7 +120,19 @@ def test_clipping_alone_equals_pytorchs(cls, options, backend):
 # -- every store against the definition
 
 
-@pytest.mark.parametrize("guard", [{}, {"clip_norm": 1.0}, {"nonfinite": "skip"}, {"loss_scale": 8.0}, EVERYTHING])
+@pytest.mark.parametrize(
+    "guard",
+    [
+        {},
+        {"clip_norm": 1.0},
+        {"clip_value": 0.1},
+        {"nonfinite": "skip"},
+        {"nonfinite": "stop"},
+        {"loss_scale": 8.0},
+        EVERYTHING,
+    ],
+    ids=lambda guard: ", ".join(guard.values() if "nonfinite" in guard and len(guard) == 1 else guard) or "plain",
+)
 @each
 def test_every_library_does_the_same(cls, options, guard, backend, monkeypatch):
     bad = (2, 3, 9) if guard.get("nonfinite") else ()
@@ -133,7 +141,9 @@ def test_every_library_does_the_same(cls, options, guard, backend, monkeypatch):
     expected, plain = run(cls, options | guard, 12, np.array, bad)
     assert type(plain._store) is Store
     assert_close(tree, expected)
-    assert (opt.steps, opt.skipped) == (plain.steps, plain.skipped) == (12 - len(bad), len(bad))
+    skipped = 10 if opt.nonfinite == "stop" else len(bad)
+    assert (opt.steps, opt.skipped, opt.calls) == (plain.steps, plain.skipped, 12) == (12 - skipped, skipped, 12)
+    assert to_numpy(opt.failed) == to_numpy(plain.failed) == (2 if bad and opt.scale is None else -1)
     assert device_of(tree[0]) == device_of(backend.asarray(0.0))
     for name in ("norm", "scale"):
         a, b = getattr(opt, name), getattr(plain, name)
@@ -155,14 +165,16 @@ def test_16_bit_parameters_are_stepped_in_float32(cls, options, dtype, backend):
         dtype = pytest.importorskip("ml_dtypes").bfloat16
     tree, opt = run(cls, options | {"clip_norm": 3.0}, 10, backend.asarray, dtype=dtype)
     expected = start(dtype=dtype)
-    state = [tuple(np.zeros(shape, "f4") for _ in opt._store.names) for shape in SHAPES]
-    settings = opt.settings()
+    state = [tuple(np.zeros(s, "f4") for _ in names) for s, names in zip(SHAPES, opt._store.names, strict=True)]
+    opt.calls = 0
     for t, grads in enumerate(gradients(10, dtype=dtype), 1):
         wide = [g.astype("f4") for g in grads]
         factor = min(1, 3.0 / (math.sqrt(sum(np.vdot(g, g) for g in wide)) + 1e-6))
         for k, g in enumerate(wide):
+            settings = opt._settings()[opt._groups[k]]
             p, state[k] = opt.rule(np, expected[k].astype("f4"), g * np.float32(factor), state[k], t=t, **settings)
             expected[k] = p.astype(dtype)
+        opt.calls += 1
     assert {str(x.dtype).rpartition(".")[2] for x in tree} == {np.dtype(dtype).name}
     for slots in opt._store.slots:
         assert {str(x.dtype).rpartition(".")[2] for x in slots} <= {"float32"}
@@ -419,7 +431,7 @@ def test_a_state_goes_to_another_optimizer(cls, options, guard, other, backend):
         scale = 1 if opt.scale is None else to_numpy(opt.scale)
         opt.step([other.asarray(g * scale) for g in grads])
         first.step([backend.asarray(g * scale) for g in grads])  # does not change the state that was given away
-    assert_close(tree, expected)
+    assert_close(tree, expected, **({"rtol": 0, "atol": 0} if other.name == backend.name else {}))  # there to the bit
     assert (opt.steps, opt.skipped) == (whole.steps, whole.skipped)
 
 
@@ -552,9 +564,10 @@ def test_a_captured_step_is_the_step(cls, options, guard, backend):
 
     tree, opt, step = run(capture=True)
     expected, usual, _ = run(capture=False)
-    assert_close(tree, expected, rtol=1e-14, atol=0)
+    rtol = 1e-10 if cls is optim.Muon else 1e-14  # products may round otherwise in a graph
+    assert_close(tree, expected, rtol=rtol, atol=0)
     for name, x in usual.state().items():
-        np.testing.assert_array_equal(to_numpy(opt.state()[name]), to_numpy(x), err_msg=name)
+        np.testing.assert_allclose(to_numpy(opt.state()[name]), to_numpy(x), rtol=rtol, atol=0, err_msg=name)
     assert opt.steps == (11 if guard else 14)
     assert step.launches > 5 or backend.name != "cupy"
 

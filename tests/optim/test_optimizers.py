@@ -6,8 +6,9 @@ import pytest
 import gpubp as bp
 from gpubp import nn, optim
 from gpubp.functions.update import Store
+from tests.optim.cases import CASES
 
-SMALL = CHUNK = 16384  # of NumPy's store
+SMALL, CHUNK = 16384, 32768  # of NumPy's store
 SHAPES = [(3, 4), (4,), (), (SMALL + CHUNK + 5,), (2, SMALL)]
 OPTIONS = {
     "sgd": (optim.SGD, {}),
@@ -20,7 +21,7 @@ OPTIONS = {
     "adamw": (optim.AdamW, {}),
     "adamw, options": (optim.AdamW, {"weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-5}),
 }
-each = pytest.mark.parametrize(("cls", "options"), OPTIONS.values(), ids=OPTIONS)
+each = pytest.mark.parametrize(("cls", "options"), CASES.values(), ids=CASES)
 
 
 def start(asarray=np.array):
@@ -45,7 +46,7 @@ def run(cls, options, steps=50, asarray=np.array):
 
 
 @pytest.mark.peers
-@each
+@pytest.mark.parametrize(("cls", "options"), OPTIONS.values(), ids=OPTIONS)
 def test_fifty_steps_equal_pytorchs(cls, options):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)

@@ -84,10 +84,10 @@ def test_losses_that_are_none(objective, error, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "a loss must be a 0-d floating-point array, where the net is, got NoneType"),
-        (1.0, "a loss must be a 0-d floating-point array, where the net is, got float"),
-        (np.ones(3), r"a loss must be .* got ndarray of dtype float64 and shape \(3,\)"),
-        (np.ones((), int), "a loss must be .* got ndarray of dtype int64"),
+        (None, "a step must return the loss, a 0-d floating-point array, got NoneType"),
+        (1.0, "a step must return the loss, a 0-d floating-point array, got float"),
+        (np.ones(3), r"a step must return the loss, .* got ndarray of dtype float64 and shape \(3,\)"),
+        (np.ones((), int), "a step must return the loss, .* got ndarray of dtype int64"),
     ],
 )
 def test_steps_of_ones_own_that_return_no_loss(value, message):

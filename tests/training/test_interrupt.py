@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gpubp.training import Callback
+from gpubp.training import Callback, Checkpoints
 from gpubp.training.interrupt import Interrupt
 from tests.training.common import fit, same
 
@@ -98,7 +98,7 @@ def test_another_thread_leaves_signals_alone():
 
 CODE = """
 import time
-from gpubp.training import Callback
+from gpubp.training import Callback, Checkpoints
 from tests.training.common import fit
 
 class Slow(Callback):
@@ -131,3 +131,15 @@ def test_a_process(presses):
         assert process.returncode != 0
         assert "rows" not in out
         assert err.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_the_checkpoint_is_written_and_the_run_goes_on_from_there(tmp_path, capsys):
+    _, history = fit(epochs=3, callbacks=[Press(10)], checkpoint=tmp_path, progress=True)
+    assert history.interrupted
+    assert Checkpoints(tmp_path).steps() == [7, 10]
+    assert "after epoch 2, step 10/21; resume=True goes on from there" in capsys.readouterr().err
+    net, history = fit(epochs=3, callbacks=[Press(-1)], checkpoint=tmp_path, resume=True)
+    expected, rows = fit(epochs=3)
+    assert not history.interrupted
+    assert history == rows
+    same(net, expected)

@@ -4,22 +4,14 @@ import pytest
 import gpubp as bp
 from gpubp import losses, nn, optim
 from gpubp.capture import NotCapturable
+from tests.training import common
+from tests.training.common import loss, net_of, train
 
-
-def loss(net, x, y):
-    return losses.softmax_cross_entropy(net(x), y)
-
-
-def net_of(seed=0, classes=10):
-    return nn.Sequential(nn.Dense(64, 16), nn.relu, nn.Dense(16, classes), seed=seed)
-
-
-train, test = (tuple(a[:200] for a in part) for part in bp.data.digits())
+test = tuple(x[:200] for x in bp.data.digits().test)
 
 
 def fit(seed=0, **options):
-    net = net_of()
-    return net, bp.fit(net, loss, optim.Adam(net, 0.01), train, epochs=2, seed=seed, progress=False, **options)
+    return common.fit(epochs=2, seed=seed, **options)
 
 
 def test_history_holds_a_row_for_each_epoch():

@@ -1,5 +1,7 @@
 """What is not finite stops the run, or is left out: the net is then as if that step had never been tried."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -250,3 +252,26 @@ def test_nothing_is_waited_for_at_each_step():
     fit(epochs=10, batch_size=2, callbacks=[Count()], metrics=())
     assert len(reads) < 60
     assert losses  # 1000 steps
+
+
+def test_an_interruption_does_not_hide_it(monkeypatch):
+    monkeypatch.setattr(run, "READ_EVERY", 1e9)
+
+    class Press(Callback):
+        def on_step(self, run):
+            if run.step == 6:
+                signal.raise_signal(signal.SIGINT)
+
+    at, _ = place_of(123)
+    assert at < 6
+    with pytest.raises(NotFinite):
+        fit(bad_loss, data=marked(123), epochs=1, callbacks=[Press()])
+
+
+def test_what_files_hold_is_not_read_beforehand(tmp_path):
+    x = X.copy()
+    x[123, 0] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(NotFinite) as caught:
+        fit(data=(bp.data.npy(tmp_path / "x.npy"), Y), epochs=1)
+    assert 123 in caught.value.place.rows

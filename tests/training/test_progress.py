@@ -92,3 +92,15 @@ def test_lines_in_a_pipe():
 
 def _environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+
+
+def test_a_bar_in_a_notebook(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setitem(sys.modules, "IPython", object())
+    shown = progress.Progress.of(True, 0, 100)
+    assert isinstance(shown, progress.Bar)
+    assert "{bar}" in shown.bar.bar_format
+    shown.row("here", 100, {"loss": 1.0})
+    shown.close()
+    assert "here" in capsys.readouterr().err
+    assert type(progress.Progress.of(False, 0, 100)) is progress.Progress

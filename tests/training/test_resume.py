@@ -58,10 +58,18 @@ def plain():
 
 def everything():
     net = drawing_net()
-    opt = optim.AdamW(net, 0.02, clip_norm=1.0)
+    opt = optim.AdamW(net, optim.schedules.cosine(0.05, steps=20, warmup=3), clip_norm=1.0)
     stopping, plateau = EarlyStopping(patience=2), ReduceOnPlateau(patience=0, factor=0.5)
     transform = bp.data.transforms.Noise(0.1)
-    return net, opt, {"callbacks": [stopping, plateau], "balance": 1, "transform": transform, "prefetch": 1}
+    average = optim.Average(net, 0.9)
+    return (
+        net,
+        opt,
+        {
+            **{"callbacks": [stopping, plateau], "average": average},
+            **{"balance": 1, "transform": transform, "prefetch": 1},
+        },
+    )
 
 
 CASES = {
@@ -76,16 +84,20 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_interrupted_after_any_step(case, tmp_path):
     make, options = CASES[case]
-    expected, opt, rows, _ = run(None, [], make, **options)
+    expected, opt, rows, whole = run(None, [], make, **options)
     steps = rows[-1]["step"]
     assert steps >= 6
     for press in range(1, steps):
-        net, other, history, _ = run(tmp_path / str(press), [press], make, **options)
+        net, other, history, more = run(tmp_path / str(press), [press], make, **options)
         assert history == rows
         assert history.stopped == rows.stopped
         same(net, expected)
         for name, x in opt.state().items():
             np.testing.assert_array_equal(other.state()[name], x, err_msg=name)
+        assert other.calls == opt.calls == steps
+        assert other.lr_factor == opt.lr_factor
+        if "average" in more:
+            same(more["average"].net, whole["average"].net)
 
 
 def test_interrupted_after_every_step(tmp_path):
@@ -169,7 +181,7 @@ def test_checkpoints_come_when_they_say(tmp_path):
 
 def test_what_is_said(tmp_path, capsys):
     fit(steps=3, checkpoint=tmp_path, resume=True, progress=True)
-    assert "there is no checkpoint yet: from the beginning" in capsys.readouterr().err
+    assert "no checkpoint yet: from the beginning" in capsys.readouterr().err
     fit(epochs=1, checkpoint=tmp_path, resume=True, progress=True)
     assert "goes on after epoch 1, step 3/7" in capsys.readouterr().err
 

@@ -1,5 +1,8 @@
 """What a run is made of: epochs or steps, rows, accumulation, several inputs and outputs, a step of one's own."""
 
+import threading
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -268,3 +271,75 @@ def test_two_runs_are_bitwise_equal(options, backend):
     (net, history), (other, rows) = run(), run()
     assert history == rows
     same(net, other)
+
+
+class Losses(bp.training.Callback):
+    """Keeps the loss of every step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_step(self, run):
+        self.values.append(float(bp.to_numpy(run.value)))
+
+
+def hundred_losses(asarray):
+    layers = nn.Dense(64, 16), nn.relu, nn.Dropout(0.2), nn.Dense(16, 16), nn.tanh, nn.Dense(16, 10)
+    net = map_distinct(asarray, nn.Sequential(*layers, seed=0))
+    kept = Losses()
+    fit(net=net, steps=100, batch_size=16, opt=lambda net: optim.AdamW(net, 2e-3), callbacks=[kept], metrics=())
+    return kept.values
+
+
+def test_a_hundred_losses_are_those_of_numpy(backend):
+    found, expected = hundred_losses(backend.asarray), hundred_losses(lambda x: x)
+    assert len(expected) == 100
+    assert np.mean(expected[-10:]) < 0.8 * np.mean(expected[:10])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class Rows:
+    """A source: rows that are made when they are asked for."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.ndim = x, x.shape, x.dtype, x.ndim
+
+    def __len__(self):
+        return len(self.x)
+
+    def take(self, rows):
+        return self.x[rows]
+
+
+def test_sources_and_mapped_files_train_as_arrays_do(tmp_path):
+    for k, x in enumerate(train):
+        np.save(tmp_path / f"{k}.npy", x)
+    mapped = tuple(bp.data.npy(tmp_path / f"{k}.npy") for k in range(2))
+    expected, rows = fit(epochs=2, validation=train)
+    for data in (tuple(map(Rows, train)), mapped):
+        net, history = fit(epochs=2, data=data, validation=data)
+        assert history == rows
+        same(net, expected)
+
+
+def test_images_that_are_integers_are_cast_by_a_transform():
+    data = (train[0] * 16).astype("uint8"), train[1]
+    normalize = bp.data.transforms.Normalize.fit(data[0])
+    _, history = fit(epochs=2, data=data, transform=normalize)
+    assert history[-1]["loss"] < history[0]["loss"]
+    with pytest.raises(TypeError, match="uint8"):
+        fit(epochs=1, data=data)
+
+
+@pytest.mark.parametrize("end", ["stop", "error", "whole"])
+def test_no_thread_is_left(end):
+    class End(bp.training.Callback):
+        def on_step(self, run):
+            if run.step == 3 and end == "stop":
+                run.stop("enough")
+            if run.step == 3 and end == "error":
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) if end == "error" else nullcontext():
+        fit(epochs=1, batch_size=5, prefetch=4, callbacks=[End()])
+    assert not [thread for thread in threading.enumerate() if thread.name == "gpubp prefetch"]

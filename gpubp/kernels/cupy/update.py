@@ -277,7 +277,8 @@ rmsprop = elementwise_update(
     """
             v = alpha * v + rest * (g * g);
             mean = has_mean ? alpha * mean + rest * g : W(0);
-            g /= sqrt(v - mean * mean) + eps;
+            W variance = v - mean * mean;
+            g /= sqrt(variance < 0 ? W(0) : variance) + eps;
             if (has_momentum) g = momentum = mu * momentum + g;
             p -= lr * g;""",
 )
