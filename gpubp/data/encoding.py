@@ -114,6 +114,10 @@ class Encoding:
             raise ValueError(f"target {target!r}, task {task!r} and {len(self.classes)} classes do not fit together")
         self.features = tuple(feature for column in self.columns for feature in column.features)  #: names of the inputs
 
+    def __repr__(self) -> str:
+        task = f", {self.task} of {self.target!r}" if self.task else ""
+        return f"Encoding({len(self.columns)} columns, {len(self.features)} inputs{task})"
+
     @property
     def kinds(self) -> dict[str, str]:
         """Of each column that is used its kind, for ``csv(file, like=encoding)``."""

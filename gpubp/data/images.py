@@ -72,6 +72,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        return f"Images(shape={self.shape})"
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return these pictures."""
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)

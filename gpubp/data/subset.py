@@ -30,6 +30,9 @@ class Subset:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __repr__(self) -> str:
+        return f"Subset(shape={self.shape}, dtype={self.dtype})"
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return these of its rows."""
         part: np.ndarray = taken(self._source, self._rows[rows])

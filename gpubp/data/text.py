@@ -33,6 +33,9 @@ class Text:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Text({len(self)} characters, {len(self.characters)} different)"
+
     def encode(self, string: str) -> np.ndarray:
         """Return the numbers of a string's characters, int64; a ValueError names one that is not among them."""
         if unknown := set(string) - set(self.characters):
@@ -100,6 +103,9 @@ class Windows:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Windows(shape={self.shape})"
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return these windows."""

@@ -46,6 +46,8 @@ def test_inputs_of_the_training_rows_statistics(read):
     np.testing.assert_array_equal(encoding.inputs(table, np.array([4, 0, 4])), x[[4, 0, 4]])
     assert encoding.unknown(table) == {"kind": 1, "colour": 1}
     assert encoding.unknown(table, TRAIN) == {}
+    assert repr(encoding) == "Encoding(4 columns, 9 inputs, binary of 'sold')"
+    assert repr(Encoding.fit(table)) == "Encoding(5 columns, 13 inputs)"
 
 
 def test_source(read):

@@ -37,6 +37,7 @@ def test_grey_pictures_and_their_labels(put, tmp_path):
     (tmp_path / "read.me").write_text("")
     images, labels, classes = image_folder(tmp_path)
     assert (len(images), images.shape, images.ndim, images.dtype) == (3, (3, 4, 6, 1), 4, np.uint8)
+    assert repr(images) == "Images(shape=(3, 4, 6, 1))"
     assert classes == ("cat", "dog")
     assert labels.dtype == np.int64
     assert labels.tolist() == [0, 0, 1]

@@ -31,6 +31,7 @@ def test_rows_of_what_is_not_in_memory(tmp_path):
     for whole in (Source(), npy(tmp_path / "x.npy")):
         part = subset(whole, ROWS)
         assert (len(part), part.shape, part.ndim, part.dtype) == (3, (3, 2), 2, np.float64)
+        assert repr(part) == "Subset(shape=(3, 2), dtype=float64)"
         np.testing.assert_array_equal(part.take(np.array([2, 0, 0])), X[[2, 5, 5]])
         np.testing.assert_array_equal(subset(part, [1, 2]).take(np.arange(2)), X[[0, 2]])
         ((x, y),) = batches((part, subset(np.arange(6), ROWS)), 3)

@@ -12,6 +12,8 @@ def test_characters_by_number(tmp_path):
     found = text(tmp_path / "a.txt")
     assert found.characters == "\n abrç😀"
     assert len(found) == 9
+    assert repr(found) == "Text(9 characters, 7 different)"
+    assert repr(found.windows(2)[0]) == "Windows(shape=(4, 2))"
     assert found.ids.dtype == np.uint8
     assert found.ids.tolist() == [2, 3, 4, 2, 0, 5, 2, 1, 6]
     assert found.decode(found.ids) == "abra\nça 😀"
