@@ -33,7 +33,7 @@ FORMAT = "gpubp checkpoint 1"
 _DICTS = ("settings", "row", "parts")
 AVERAGES = "average/average "  #: how names of arrays begin that `gpubp.optim.Average` keeps
 _STEP = "step-([0-9]{8}|[1-9][0-9]{8,17})"
-MOST_JSON = 1 << 28  #: bytes; a history of millions of rows is smaller
+MOST_JSON = 1 << 28  #: bytes
 
 
 class Broken(ValueError):
@@ -66,6 +66,9 @@ class Checkpoints:
     maximize
         Whether the best is the largest; by default of accuracies and other scores.
 
+    Examples
+    --------
+    >>> kept = bp.training.Checkpoints("runs/x", every=500, keep=2, best="val_loss")
     """
 
     def __init__(
@@ -134,10 +137,15 @@ class Checkpoints:
             "row": _encoded(row, "row"),
             "parts": others,
         }
+        text = _signed(about)
+        if len(text) > MOST_JSON:
+            raise ValueError(
+                f"the history may have {MOST_JSON} bytes in a checkpoint, and has {len(text)}: report less"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder, r"step-[0-9]+\.(?:json|safetensors)")
         write_atomically(self._arrays(step), pieces)
-        write_atomically(self._json(step), _signed(about))
+        write_atomically(self._json(step), text)
         self._saved = step
         self._remove_old(step)
 
@@ -322,8 +330,8 @@ def _restore(parts: Mapping[str, Any], states: Mapping[str, dict[str, Any]], nam
             done.append((x, _state_of(x)))
             try:
                 _load(x, states[part], name)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{name} does not fit the {part} of this run: {error}") from error
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise ValueError(f"{name} does not fit this run: {part}: {error}") from error
     except BaseException:
         for x, before in reversed(done):
             _load(x, before, "the state before")

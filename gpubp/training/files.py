@@ -26,6 +26,7 @@ __all__ = ["load", "save", "write_atomically"]
 T = TypeVar("T")
 
 MOST_HEADER = 100_000_000  #: bytes, as in the format's own reader
+NUMBERS = "[IU](8|16|32|64)|F(16|32|64)|C(64|128)"  #: dtypes
 OLD = 86400.0  #: seconds after which nobody is still writing a temporary file
 
 
@@ -134,16 +135,16 @@ def _read(stream: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
     header = json.loads(text)
     header.pop("__metadata__", None)
     digest = hashlib.sha256(first + text)
-    places = {name: _place(name, entry) for name, entry in header.items()}
+    places = sorted((_place(name, entry) for name, entry in header.items()), key=lambda place: place[:2])
     end = 0
-    for name, (start, stop, _, _) in sorted(places.items(), key=lambda item: item[1][:2]):
+    for start, stop, name, _, _ in places:
         if start != end:
             raise ValueError(f"{name} begins at byte {start}, where {end} is expected")
         end = stop
     if size != 8 + length + end:
         raise ValueError(f"it has {size} bytes, and should have {8 + length + end}")
     arrays = {}
-    for name, (start, stop, dtype, shape) in sorted(places.items(), key=lambda item: item[1][:2]):
+    for start, stop, name, dtype, shape in places:
         arrays[name] = x = np.empty(shape, dtype)
         if stream.readinto(_bytes_of(x)) != stop - start:  # type: ignore[attr-defined]
             raise ValueError("it has become shorter while it was read")
@@ -151,14 +152,14 @@ def _read(stream: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
     return arrays, digest.hexdigest()
 
 
-def _place(name: str, entry: dict[str, Any]) -> tuple[int, int, Any, list[int]]:
-    """Where an array begins and ends, its dtype and shape, of which the first two agree with the others."""
+def _place(name: str, entry: dict[str, Any]) -> tuple[int, int, str, Any, list[int]]:
+    """Where an array begins and ends, its name, dtype and shape; place and size agree."""
     (start, stop), shape, dtype = entry["data_offsets"], entry["shape"], _dtype(entry["dtype"])
     if len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 63 for n in (start, stop, *shape)):
         raise ValueError(f"{name} has no shape or place that an array can have")
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has {stop - start} bytes, which are no {dtype}{shape}")
-    return start, stop, dtype, shape
+    return start, stop, name, dtype, shape
 
 
 def _bytes_of(x: Any) -> memoryview:
@@ -170,9 +171,10 @@ def _name(dtype: Any) -> str:
     """Safetensors' name of a dtype of NumPy, such as BF16, F32, I64, U8, C64 or BOOL; by the same rule, C128."""
     if dtype.name in ("bool", "bfloat16"):
         return {"bool": "BOOL", "bfloat16": "BF16"}[dtype.name]
-    if dtype.kind not in "fiuc":
-        raise TypeError(f"safetensors files hold numbers, not {dtype}")
-    return f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+    name = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+    if not re.fullmatch(NUMBERS, name):
+        raise TypeError(f"safetensors files hold numbers of the common sizes, not {dtype}")
+    return name
 
 
 def _dtype(name: Any) -> Any:
@@ -180,7 +182,7 @@ def _dtype(name: Any) -> Any:
         return bfloat16()
     if name == "BOOL":
         return np.dtype("?")
-    if not re.fullmatch("[FIUC][1-9][0-9]{0,2}", name):
+    if not re.fullmatch(NUMBERS, name):
         raise ValueError(f"NumPy has no dtype for the {name} of safetensors")
     return np.dtype(f"<{name[0].lower()}{int(name[1:]) // 8}")
 

@@ -268,12 +268,15 @@ class Run:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go to where `state` was taken."""
-        self.epoch, self.batch, self.step = (state[name] for name in ("epoch", "batch", "step"))
-        self._read_to = self.batch
-        self._sums, self._skipped_in_a_row = _Sums(**state["sums"]), state["skipped_in_a_row"]
-        self.history = History(state["history"])
-        self.history.stopped, self.history.skipped = state["stopped"], state["skipped"]
-        self.history.skips = [Place(*place) for place in state["skips"]]
+        counts = [state[name] for name in ("epoch", "batch", "step", "skipped", "skipped_in_a_row")]
+        epoch, batch, step, skipped, in_a_row = counts
+        if not all(type(n) is int and n >= 0 for n in counts) or batch >= self._length:
+            raise ValueError(f"there is no batch {batch} of {self._length} in epoch {epoch}, after step {step}")
+        sums, history = _Sums(**state["sums"]), History(state["history"])
+        history.stopped, history.skipped = state["stopped"], skipped
+        history.skips = [Place(*place) for place in state["skips"]]
+        self.epoch, self.batch, self._read_to, self.step = epoch, batch, batch, step
+        self._sums, self._skipped_in_a_row, self.history = sums, in_a_row, history
 
 
 def _numbers(values: list[Any]) -> list[float]:

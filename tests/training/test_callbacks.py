@@ -245,3 +245,20 @@ def test_bad_options(make, error, message):
 def test_what_is_no_callback(callbacks, message):
     with pytest.raises(TypeError, match=message):
         fit(epochs=1, callbacks=callbacks)
+
+
+def test_early_stopping_gives_back_the_best_average_too():
+    net = net_of()
+    average = optim.Average(net, 0.5)
+    states = []
+
+    class Keep(Callback):
+        def on_report(self, run):
+            states.append([parameters(part) for part in run.nets])
+
+    callbacks = [given([3.0, 1.0, 2.0]), Keep(), EarlyStopping(patience=9)]
+    fit(net=net, epochs=3, average=average, callbacks=callbacks, metrics=())
+    for part, state in zip((net, average.net), states[1], strict=True):
+        for path, x in parameters(part).items():
+            np.testing.assert_array_equal(x, state[path], err_msg=path)
+    assert not np.array_equal(states[1][1]["layers[0].W"], states[2][1]["layers[0].W"])

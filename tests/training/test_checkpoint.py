@@ -167,11 +167,11 @@ def test_other_settings_are_named(tmp_path):
     ("change", "message"),
     [
         (lambda p: p | {"net": parts(n=4)["net"]},
-         r"does not fit the net of this run.*layers\[0\].W is float32\[2, 3\], expected float32\[2, 4\]"),
+         r"does not fit this run: net.*layers\[0\].W is float32\[2, 3\], expected float32\[2, 4\]"),
         (lambda p: p | {"net": p["net"].astype("float64")},
          r"layers\[0\].W is float32\[2, 3\], expected float64\[2, 3\]"),
         (lambda p: p | {"opt": optim.SGD(p["net"], 0.1)},
-         "does not fit the opt of this run: the state is of another optimizer"),
+         "does not fit this run: opt: the state is of another optimizer"),
         (lambda p: p | {"average": Part()}, "holds net, opt, run, but this run has net, opt, run, average"),
     ],
 )  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_part_that_fails_late_leaves_all_as_it_is(tmp_path):
     Checkpoints(tmp_path).save(1, parts(1, bad=True), settings=SETTINGS, row={})
     after = parts(5)
     before = everything(after)
-    with pytest.raises(ValueError, match="does not fit the run of this run: it is bad"):
+    with pytest.raises(ValueError, match="does not fit this run: run: it is bad"):
         Checkpoints(tmp_path).resume(after, settings=SETTINGS)
     assert everything(after) == before
 
@@ -280,6 +280,14 @@ def test_bad_arguments(arguments, error, message):
 def test_an_unknown_figure(tmp_path):
     with pytest.raises(ValueError, match="best='val_loss' is no figure of the history: there are loss"):
         save(Checkpoints(tmp_path, best="val_loss"), 1, loss=1.0)
+
+
+def test_a_history_that_could_not_be_read_again(tmp_path, monkeypatch):
+    save(Checkpoints(tmp_path), 1)
+    monkeypatch.setattr(checkpoint, "MOST_JSON", (tmp_path / "step-00000001.json").stat().st_size)
+    with pytest.raises(ValueError, match=r"history may have \d+ bytes in a checkpoint, and has \d+: report less"):
+        Checkpoints(tmp_path).save(2, parts(2, x=["long"] * 9), settings=SETTINGS, row={})
+    assert Checkpoints(tmp_path).resume(parts(), settings=SETTINGS) == 1
 
 
 # -- no place to write

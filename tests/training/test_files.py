@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import stat
 
@@ -136,8 +137,17 @@ def test_every_dtype_as_others_write_and_read_it(tmp_path):
     bp.save(beyond, tmp_path / "beyond")
     found, _ = read_arrays(tmp_path / "beyond")
     assert [x.tolist() for x in found.values()] == [[1 + 2j], [0, 1], [1, 1]]
-    with pytest.raises(TypeError, match="safetensors files hold numbers, not datetime64"):
-        in_pieces({"t": np.zeros(1, "M8[s]")}, "x")
+    for dtype in ("M8[s]", "U3", "longdouble", "O"):
+        with pytest.raises(TypeError, match="safetensors files hold numbers of the common sizes, not "):
+            in_pieces({"t": np.zeros(1, dtype)}, "x")
+
+
+@pytest.mark.parametrize("dtype", ["I12", "C8", "U1", "F8_E4M3", "F128", "M64"])
+def test_other_dtypes_are_named(dtype, tmp_path):
+    text = json.dumps({"x": {"dtype": dtype, "shape": [1], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "net").write_bytes(len(text).to_bytes(8, "little") + text + b"1")
+    with pytest.raises(ValueError, match=f"NumPy has no dtype for the {dtype} of safetensors"):
+        bp.load(tmp_path / "net", net_of())
 
 
 def test_permissions_are_those_of_other_new_files(tmp_path):

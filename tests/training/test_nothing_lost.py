@@ -14,6 +14,7 @@ import pytest
 from gpubp import nn, optim
 from gpubp.optim import schedules
 from gpubp.training import Broken, Checkpoints
+from gpubp.training.checkpoint import _signed
 from tests.training.common import fit, parameters, same, train
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,22 @@ def test_a_disk_that_fills_up(tmp_path, disk_full, monkeypatch):
             run(tmp_path, steps=8)
     assert Checkpoints(tmp_path).steps()[-1] == 5
     ends_the_same(run(tmp_path, steps=8), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": -1}, {"batch": 99}, {"batch": 1.0}, {"step": True}, {"step": None}, {"skipped": -1}, {"sums": {"a": 1}},
+     {"sums": [1]}, {"history": 3}, {"skips": [[1]]}, {"skips": [1]}],
+)  # fmt: skip
+def test_a_position_that_no_run_has(change, tmp_path):
+    run(tmp_path, steps=2)
+    file = tmp_path / "step-00000002.json"
+    about = json.loads(file.read_bytes())
+    del about["sha256"]
+    about["parts"]["run"] |= change
+    file.write_bytes(_signed(about))
+    with pytest.raises(ValueError, match="step-00000002.json does not fit this run: run: "):
+        run(tmp_path, steps=8)
 
 
 def test_averages_are_the_best(tmp_path):

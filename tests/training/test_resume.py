@@ -208,9 +208,9 @@ def test_another_run_is_not_mixed_in(tmp_path):
         ({"opt": lambda net: optim.AdamW(net, 0.01)}, "optimizer is 'AdamW', and was 'Adam'"),
         (
             {"opt": lambda net: optim.Adam(net, 0.01, loss_scale="dynamic")},
-            "does not fit the opt of this run: .* of another optimizer",
+            "does not fit this run: opt: .* of another optimizer",
         ),
-        ({"net": net_of(classes=11)}, r"does not fit the net of this run: .*layers\[2\].W is float32\[16, 10\]"),
+        ({"net": net_of(classes=11)}, r"does not fit this run: net: .*layers\[2\].W is float32\[16, 10\]"),
     ],
     ids=lambda x: str(x)[:20] if isinstance(x, dict) else "",
 )
