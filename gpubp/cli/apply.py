@@ -32,7 +32,7 @@ def predict(args: argparse.Namespace) -> int:
     report = Report(quiet=args.quiet, as_json=args.json)
     settings, encoding, net = _trained(args)
     with mistakes():
-        found, test = read(args.file, settings, like=encoding)
+        found, test = read(args.file, settings, like=encoding, targets=False)
         rows = found if test is None else test
         inputs = rows.inputs(encoding)
     if isinstance(rows, TableRows) and isinstance(encoding, Encoding):

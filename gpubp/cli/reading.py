@@ -22,7 +22,7 @@ PICTURES = ("mnist", "fashion-mnist", "cifar10")  #: data sets of bytes
 TABLES = (".csv", ".tsv", ".parquet")
 
 
-def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | None]:
+def read(what: str, settings: Settings, like: Any = None, *, targets: bool = True) -> tuple[Rows, Rows | None]:
     """Read a file, a folder or a data set, and its own rows to test with if it has some.
 
     Parameters
@@ -33,6 +33,8 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
         Of the run.
     like
         Of rows that a net is to be applied to: its encoding, or the rows that it learns from.
+    targets
+        Whether the targets of arrays and pictures are wanted, if there are some.
     """
     path = Path(what)
     with mistakes():
@@ -43,10 +45,10 @@ def read(what: str, settings: Settings, like: Any = None) -> tuple[Rows, Rows | 
                 raise BadInput(f"there is no file {what!r}")
             raise BadInput(f"there is no file and no data set called {what!r}{near(what, list(NAMES))}")
         if path.is_dir():
-            return _pictures(path, settings, like), None
+            return _pictures(path, settings, like, targets), None
         if path.name.lower().removesuffix(".gz").endswith(TABLES):
             return _table(path, settings, like), None
-        return _arrays(path, settings, like), None
+        return _arrays(path, settings, like, targets), None
 
 
 def _set(name: str, settings: Settings) -> tuple[Rows, Rows]:
@@ -90,19 +92,19 @@ def _missing(table: Table, name: str) -> int:
     return int(np.count_nonzero(np.isnan(table[name]) if table.kind(name) == "number" else table[name] == ""))
 
 
-def _arrays(path: Path, settings: Settings, like: Any) -> Rows:
+def _arrays(path: Path, settings: Settings, like: Any, targets: bool) -> Rows:
     if isinstance(like, Encoding | TableRows):
         raise BadInput(f"{path} is no table, but the net has learned from one")
     found, wanted, y = read_file(path), settings.target, None
     if isinstance(found, Npz):
         x = _member(found, settings.inputs)
-        if like is None or (wanted or "y") in found:
+        if targets and (like is None or (wanted or "y") in found):
             y = _member(found, wanted or "y")
     elif isinstance(found, np.ndarray):
         x = found
         if wanted is None and like is None:
             raise BadInput(f"{path} holds inputs alone: name the file of the targets, as in --target y{path.suffix}")
-        if wanted is not None and (like is None or Path(wanted).is_file()):
+        if targets and wanted is not None and (like is None or Path(wanted).is_file()):
             y = read_file(wanted)
     else:
         raise BadInput(f"{path} holds a text, which has no inputs and targets; examples/shakespeare.py learns from one")
@@ -122,7 +124,7 @@ def _member(arrays: Npz, name: str) -> np.ndarray:
     return arrays[name]
 
 
-def _pictures(path: Path, settings: Settings, like: Any) -> Rows:
+def _pictures(path: Path, settings: Settings, like: Any, targets: bool) -> Rows:
     if isinstance(like, Encoding | TableRows):
         raise BadInput(f"{path} is a folder of pictures, but the net has learned from a table")
     channels = None if like is None else (like.x.shape if isinstance(like, ArrayRows) else (0, *like.shape))[-1]
@@ -134,4 +136,5 @@ def _pictures(path: Path, settings: Settings, like: Any) -> Rows:
     if like is None and found.labels is None:
         raise BadInput(f"{path} holds no folders of pictures, one for each class")
     names = [str(file.relative_to(path)) for file in found.images.files]
-    return ArrayRows(str(path), found.images, found.labels, task=settings.task, classes=found.classes, names=names)
+    labels = found.labels if targets else None
+    return ArrayRows(str(path), found.images, labels, task=settings.task, classes=found.classes, names=names)

@@ -92,6 +92,7 @@ class Checkpoints:
         self.folder, self.every, self.keep, self.best = Path(folder), every, keep, best
         self._sign = -1 if best and (is_score(best) if maximize is None else maximize) else 1
         self._saved: int | None = None
+        self._figures: dict[int, float] = {}  # by step, what was read or written
 
     # -- writing
 
@@ -146,7 +147,7 @@ class Checkpoints:
         remove_leftovers(self.folder, r"step-[0-9]+\.(?:json|safetensors)")
         write_atomically(self._arrays(step), pieces)
         write_atomically(self._json(step), text)
-        self._saved = step
+        self._saved, self._figures[step] = step, row.get(self.best or "", math.nan)
         self._remove_old(step)
 
     def _remove_old(self, newest: int) -> None:
@@ -159,13 +160,17 @@ class Checkpoints:
             self._arrays(step).unlink(missing_ok=True)
 
     def _best_of(self, steps: list[int]) -> int | None:
-        figures = {}
-        for step in steps if self.best is not None else ():
+        known = [step for step in steps if math.isfinite(self._figure(step))]
+        return min(known, key=lambda step: (self._sign * self._figure(step), step), default=None)
+
+    def _figure(self, step: int) -> float:
+        """The figure by which a checkpoint is the best; NaN if it has none."""
+        if step not in self._figures:
+            found: Any = math.nan
             with suppress(Broken):
-                figure = self._read_json(step)["row"].get(self.best)
-                if isinstance(figure, float) and math.isfinite(figure):
-                    figures[step] = self._sign * figure
-        return min(figures, key=lambda step: (figures[step], step), default=None)
+                found = self._read_json(step)["row"].get(self.best)
+            self._figures[step] = found if isinstance(found, float) else math.nan
+        return self._figures[step]
 
     # -- reading
 
@@ -360,8 +365,8 @@ def _sha256(*pieces: Any) -> str:
 
 def _signed(about: dict[str, Any]) -> bytes:
     """The content of a file, with a checksum of its own: for the same values, the same bytes."""
-    digest = _sha256(json.dumps(about, allow_nan=False).encode())
-    return json.dumps({**about, "sha256": digest}, allow_nan=False, indent=1).encode()
+    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(x, allow_nan=False)}" for name, x in about.items())
+    return f'{{{text},\n"sha256": "{_sha256(text.encode())}"}}\n'.encode()
 
 
 def _encoded(x: Any, name: str) -> Any:

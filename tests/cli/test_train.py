@@ -144,7 +144,11 @@ def test_arrays_of_two_files(train, gpubp, tmp_path):
     events = train("x.npy", "--target", "y.npy", epochs=60)
     assert events[0]["task"] == "regression"
     assert events[-1]["test"]["r2"] > 0.8
-    assert gpubp("predict", "runs/x", "x.npy").out.count("\n") == 61
+    np.save(tmp_path / "new.npy", x[:9])
+    assert gpubp("predict", "runs/x", "new.npy").out.count("\n") == 10
+    assert gpubp("evaluate", "runs/x", "new.npy").err.endswith("new.npy has 9 inputs, but 60 targets\n")
+    np.save(tmp_path / "truth.npy", x[:9] @ [1.0, 2.0, 3.0])
+    assert gpubp("evaluate", "runs/x", "new.npy", "--target", "truth.npy").out.startswith("9 rows: R² ")
     assert gpubp("evaluate", "runs/x", "x.npy").out.startswith("60 rows: R² ")
 
 

@@ -9,6 +9,8 @@ import pytest
 import gpubp as bp
 from gpubp import nn, optim
 from gpubp.device import to_numpy
+from gpubp.functions.update import Store
+from gpubp.fused import load_kernels
 from gpubp.tree import map_leaves
 
 
@@ -120,6 +122,15 @@ def test_a_schedule_is_asked_for_each_call(backend):
     opt.lr_factor = 0.5
     opt.step([backend.asarray(np.ones(1))])
     np.testing.assert_allclose(to_numpy(tree[0]), -1.0105, rtol=1e-15)
+
+
+def test_rates_of_numpys_leave_dtypes_as_they_are(backend, monkeypatch):
+    load_kernels("numpy")
+    monkeypatch.setattr(Store, "of_library", {})
+    for lr in (np.float64(0.1), lambda k: np.cos(k)):
+        tree = [backend.asarray(np.zeros(2, "f4"))]
+        optim.AdamW(tree, lr).step([backend.asarray(np.ones(2, "f4"))])
+        assert str(tree[0].dtype).endswith("float32")
 
 
 def test_a_schedule_goes_on_where_the_state_was(backend):
