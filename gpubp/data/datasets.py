@@ -177,7 +177,7 @@ def xor(dtype: str = "float32") -> Examples:
 
     Returns
     -------
-    Examples
+    rows : Examples
         Inputs of shape (4, 2) and targets of shape (4, 1), of zeros and ones.
 
     Raises
@@ -194,7 +194,7 @@ def xor(dtype: str = "float32") -> Examples:
 
 
 def autoencoder8(dtype: str = "float32") -> Examples:
-    """Return the task of the 8-3-8 autoencoder: eight one-hot vectors, each its own target, to be put into three numbers.
+    """Return the task of the 8-3-8 autoencoder: eight one-hot vectors, each its own target, for three units.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def autoencoder8(dtype: str = "float32") -> Examples:
 
     Returns
     -------
-    Examples
+    rows : Examples
         Inputs and targets of shape (8, 8).
 
     Raises
