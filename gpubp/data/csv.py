@@ -48,7 +48,8 @@ def csv(
     like
         A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
     missing
-        Spellings of a missing cell, in capital or small letters.
+        Spellings of a missing cell, in capital or small letters. In number columns those of numbers, as ``"-999"``,
+        mean the number, however it is written.
     decimal
         What stands before a number's fraction, such as ``","``.
     encoding
@@ -73,30 +74,40 @@ def csv(
     OSError
         If the file cannot be read.
     """
+    spellings = frozenset(x.strip().lower() for x in ([missing] if isinstance(missing, str) else missing))
     with naming(file):
-        form = _Form(file, header, delimiter, encoding)
+        form = _Form(file, header, delimiter, encoding, spellings, decimal)
         return fill(
             file, form.names, kinds_of(kinds, like, form.names), form.pieces,
-            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
+            unit="line", missing=spellings, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
 class _Form:
     """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
 
-    def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
+    def __init__(
+        self,
+        file: File,
+        header: bool | None,
+        delimiter: str | None,
+        encoding: str,
+        missing: frozenset[str],
+        decimal: str,
+    ) -> None:
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter must be one character, got {delimiter!r}")
         self._file, self._encoding = file, encoding
-        self._delimiter = delimiter or ","
-        if delimiter is None:
+        possible = delimiter or ",;\t|".replace(decimal, "")
+        self._delimiter = possible[0]
+        if len(possible) > 1:
             with suppress(UnicodeError):  # which the rows' reader will report
-                self._delimiter = _delimiter_of([*islice(self._sample(), 20)])
+                self._delimiter = _delimiter_of([*islice(self._sample(), 20)], possible)
         first = list(islice(self._rows(), 20))
         if not first:
             raise ValueError("the file is empty")
         cells = [row for _, row in first]
-        self._has_header = _is_header(cells) if header is None else header
+        self._has_header = _is_header(cells, missing, decimal) if header is None else header
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
@@ -166,24 +177,33 @@ class _Lines:
         self._stream.close()
 
 
-def _delimiter_of(lines: list[str]) -> str:
+def _delimiter_of(lines: list[str], possible: str) -> str:
     """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
 
     def fitness(delimiter: str) -> tuple[int, int]:
         widths = [len(row) for row in standard.reader(lines, delimiter=delimiter) if row] or [1]
         return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
 
-    return max(",;\t|", key=fitness)
+    return max(possible, key=fitness)
 
 
-def _is_header(rows: list[list[str]]) -> bool:
-    is_number = [as_number(cell) is not None for cell in rows[0]]
-    if not any(is_number):
-        return True
-    below = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
+def _is_header(rows: list[list[str]], missing: frozenset[str], decimal: str) -> bool:
+    """Whether no cell of the first row can be a number, or one is the name of numbers below."""
+
+    def is_number(cell: str) -> bool:
+        return as_number(cell.replace(decimal, ".")) is not None
+
+    def is_missing(cell: str) -> bool:
+        return cell.strip().lower() in missing
+
+    if not any(map(is_number, rows[0])):
+        return not all(map(is_missing, rows[0]))
+    below = zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True)
     return any(
-        not is_number[k] and rows[0][k].strip() and all(as_number(cell) is not None for cell in column)
-        for k, column in enumerate(below)
+        not (is_number(name) or is_missing(name))
+        and any(map(is_number, column))
+        and all(is_number(cell) or is_missing(cell) for cell in column)
+        for name, column in zip(rows[0], below, strict=False)
     )
 
 

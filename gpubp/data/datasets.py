@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import idx
-from .batches import check_at_least_1
+from .checks import check_at_least
 from .download import File, FileSet, fetch, find
 from .tables import near
 from .text import Text, text
@@ -158,13 +158,13 @@ def digits(dtype: str = "float32") -> Dataset:
 
 def xor(dtype: str = "float32") -> Examples:
     """Return the four rows of exclusive or: inputs of shape (4, 2), targets of shape (4, 1)."""
-    inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=dtype)
-    return Examples(inputs, np.array([[0], [1], [1], [0]], dtype=dtype))
+    inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], _floating(dtype))
+    return Examples(inputs, np.array([[0], [1], [1], [0]], dtype))
 
 
 def autoencoder8(dtype: str = "float32") -> Examples:
     """Return the task of the 8-3-8 autoencoder: eight one-hot vectors of length 8, each its own target."""
-    return Examples(np.eye(8, dtype=dtype), np.eye(8, dtype=dtype))
+    return Examples(np.eye(8, dtype=_floating(dtype)), np.eye(8, dtype=dtype))
 
 
 def moons(n: int = 1000, noise: float = 0.1, *, seed: int = 0, dtype: str = "float32") -> Examples:
@@ -249,8 +249,8 @@ def _points(
     curve: Callable[..., tuple[np.ndarray, np.ndarray]], n: int, noise: float, classes: int, seed: int, dtype: str
 ) -> Examples:
     """Draw places from 0 to 1 on the curve of each class, and add noise."""
-    check_at_least_1("n", n)
-    check_at_least_1("classes", classes)
+    check_at_least(1, "n", n)
+    check_at_least(1, "classes", classes)
     if not noise >= 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
     if not (isinstance(seed, Integral) and 0 <= seed < 2**64):
@@ -262,7 +262,7 @@ def _points(
     length = noise * np.sqrt(-2 * np.log(1 - u))  # Box and Muller 1958
     x, y = curve(t, label)
     points = np.stack([x + length * np.cos(2 * math.pi * v), y + length * np.sin(2 * math.pi * v)], axis=1)
-    return Examples((np.rint(points * 2.0**20) * 2.0**-20).astype(dtype), label)
+    return Examples((np.rint(points * 2.0**20) * 2.0**-20).astype(_floating(dtype)), label)
 
 
 def mnist(data_dir: str | os.PathLike[str] | None = None, *, dtype: str = "float32", download: bool = True) -> Dataset:
@@ -398,13 +398,18 @@ def _folder(files: FileSet, data_dir: Any, download: bool) -> Path:
     return (fetch if download else find)(files, data_dir)
 
 
+def _floating(dtype: str, others: str = "") -> np.dtype[Any]:
+    found = np.dtype(dtype)
+    if found.kind != "f":
+        raise ValueError(f"dtype must be a floating-point dtype{others}, got {dtype!r}")
+    return found
+
+
 def _scaled(images: np.ndarray, top: int, dtype: str) -> np.ndarray:
     """Return bytes up to `top` as numbers up to 1, contiguous; or, of dtype uint8, as they are."""
     if np.dtype(dtype) == np.uint8:
         return np.ascontiguousarray(images)
-    if np.dtype(dtype).kind != "f":
-        raise ValueError(f"dtype must be a floating-point dtype or 'uint8', got {dtype!r}")
-    x = images.astype(dtype, order="C")
+    x = images.astype(_floating(dtype, " or 'uint8'"), order="C")
     x /= np.asarray(top, dtype)
     return x
 

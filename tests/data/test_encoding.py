@@ -3,6 +3,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gpubp.data import Encoding, csv
 
@@ -44,6 +46,8 @@ def test_inputs_of_the_training_rows_statistics(read):
     np.testing.assert_array_equal(encoding.inputs(table, np.array([4, 0, 4])), x[[4, 0, 4]])
     assert encoding.unknown(table) == {"kind": 1, "colour": 1}
     assert encoding.unknown(table, TRAIN) == {}
+    assert repr(encoding) == "Encoding(4 columns, 9 inputs, binary of 'sold')"
+    assert repr(Encoding.fit(table)) == "Encoding(5 columns, 13 inputs)"
 
 
 def test_source(read):
@@ -218,7 +222,7 @@ def test_labels_that_are_numbers_keep_their_kind(read):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("Sold", r"pets\.csv has no column 'Sold'; did you mean 'sold'\?; there are sold, one, none, age"),
+        ("Sold", r"pets\.csv has no column 'Sold'; did you mean 'sold'\? There are sold, one, none, age"),
         ("one", "the target 'one' of .*pets.csv has one value only, 'a': nothing to learn"),
         ("none", "the target 'none' is missing in all rows"),
         ("age", "the target 'age' of .* should be a column of numbers or of classes: line 5 holds 'abc' where 3 cells"),
@@ -252,8 +256,59 @@ def test_targets_of_new_rows(read):
 
 def test_rows_that_are_none(read):
     table = read(PETS)
-    with pytest.raises(TypeError, match=r"rows must be the numbers of rows, got an array of bool of shape \(5,\)"):
+    with pytest.raises(TypeError, match=r"the numbers of rows, got an array of bool of shape \(5,\); np.flatnonzero"):
         Encoding.fit(table, "sold", np.ones(5, bool))
+    with pytest.raises(ValueError, match="there are no rows to learn from"):
+        Encoding.fit(table, "sold", np.arange(0))
+    encoding = Encoding.fit(table, "sold")
+    for use in (encoding.source, encoding.inputs, encoding.targets, encoding.known, encoding.unknown):
+        with pytest.raises(ValueError, match="rows must be from 0 to 4, got 0 to 5"):
+            use(table, np.array([0, 5]))
+        with pytest.raises(ValueError, match="rows must be from 0 to 4, got -1 to -1"):
+            use(table, np.array([-1]))
+
+
+NUMBERS, KINDS = st.sampled_from(["", "0", "1", "2.5", "-1e9"]), st.sampled_from(["", "a", "b", "c"])
+CELLS = st.lists(st.tuples(NUMBERS, KINDS, NUMBERS), min_size=5, max_size=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(train=CELLS, one=CELLS, other=CELLS, chosen=st.permutations(range(10)))
+def test_rows_to_test_with_do_not_matter(read, train, one, other, chosen):
+    rows = np.sort(chosen[:5])
+    cells = np.empty((10, 3), "U8")
+    cells[rows] = train
+
+    def learned(test):
+        cells[np.setdiff1d(np.arange(10), rows)] = test
+        table = read(
+            "x,kind,y\n" + "\n".join(map(",".join, cells)), kinds={"x": "number", "kind": "category", "y": "number"}
+        )
+        try:
+            found = Encoding.fit(table, "y", rows, "regression").to_dict()
+        except ValueError as error:
+            return str(error)
+        return found | {"notes": None}  # which also say what is strange in the file
+
+    assert learned(one) == learned(other)
+
+
+def test_the_task_does_not_hang_on_the_split(read):
+    table = read("x,y\n" + "".join(f"{k * k % 31},{k % 20}\n" for k in range(205)))
+    assert Encoding.fit(table, "y").task == Encoding.fit(table, "y", np.arange(150)).task == "classes"
+
+
+def test_columns_to_ignore(read):
+    table = read(PETS)
+    assert Encoding.fit(table, "sold", ignore="age") == Encoding.fit(table, "sold", ignore=["age"])
+    with pytest.raises(ValueError, match="has no column 'ages'; did you mean 'age'"):
+        Encoding.fit(table, "sold", ignore="ages")
+
+
+def test_inputs_are_finite(read):
+    table = read("x,y\n" + "".join(f"{k * 1e-12 if k < 59 else 1e100},{k % 2}\n" for k in range(60)) + "1e149,1\n")
+    encoding = Encoding.fit(table, "y", np.arange(50))
+    assert encoding.inputs(table)[59:].tolist() == [[0], [0]]  # as missing ones
 
 
 def test_large_and_far_away_numbers(read):

@@ -2,6 +2,7 @@ import csv as csv_module
 import gzip
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +78,10 @@ def test_other_encodings(write):
         ("a,b\nc,d\n", ("a", "b"), 1),
         (",b\n1,2\n", ("c1", "b"), 1),
         ("a\n1\n\n2\n", ("a",), 2),
+        ("5,?,3\n1,2,3\n4,5,6\n", ("c1", "c2", "c3"), 3),  # what is missing is no name
+        ("?,NA\n1,2\n", ("c1", "c2"), 2),
+        ("2019,y\n1,\n2,NA\n", ("c1", "c2"), 3),  # nothing says that y names numbers
+        ("2019,y\n1,4\n2,NA\n", ("2019", "y"), 2),
     ],
 )
 def test_header_is_found_out(write, text, names, rows):
@@ -95,7 +100,12 @@ def test_missing_spellings(write):
     assert table.kinds["x"] == "number"
     np.testing.assert_array_equal(table["x"], [1, *[np.nan] * 4])
     assert table["y"].tolist() == ["a", "", "", "", ""]
-    assert csv(write("x\n1\n-99\n"), missing=["-99", "x"])["x"].tolist() == [1, -99]  # which is a number
+    table = csv(write("x,y\n1,a\n-99,-99\n-99.0,-99.0\n,b\n"), missing=["-99", ""])  # by value, as text by spelling
+    np.testing.assert_array_equal(table["x"], [1, *[np.nan] * 3])
+    assert table["y"].tolist() == ["a", "", "-99.0", "b"]
+    assert table.missing == {"x": 3, "y": 1}
+    table = csv(write("x;y\n1,5;a\n-99,0;\n"), missing="-99,0", decimal=",")  # one alone
+    np.testing.assert_array_equal(table["x"], [1.5, np.nan])
     table = csv(write("x\n1\nunknown\n"), missing=["Unknown"])
     np.testing.assert_array_equal(table["x"], [1, np.nan])
 
@@ -159,6 +169,21 @@ def test_dates_and_decimal_commas_are_reported(write):
     assert table.remark("time") == "'1.2.99 10:00' looks like a date"
     assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
     assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
+    assert csv(write('x\n"1,234"\n"12,345,678.5"\n')).remark("x") == (
+        "'1,234' looks like a number with commas between its thousands"
+    )
+
+
+def test_a_decimal_comma_is_no_delimiter(write):
+    table = csv(write("1,5;2,5\n3,5;4,5\n"), decimal=",")
+    assert table.names == ("c1", "c2")
+    assert table["c2"].tolist() == [2.5, 4.5]
+
+
+def test_infinite_numbers(write):
+    table = csv(write("x,y\n1,inf\n2,inf\n3,-1e400\n"))
+    assert table["y"].tolist() == [np.inf, np.inf, -np.inf]
+    assert (table.remark("x"), table.remark("y")) == (None, None)
 
 
 def test_a_column_without_cells(write):
@@ -214,6 +239,8 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_bad_options(write):
     with pytest.raises(ValueError, match="delimiter must be one character, got ', '"):
         csv(write(PEOPLE), delimiter=", ")
+    with pytest.raises(TypeError, match="like must be a Table or an Encoding, got 3"):
+        csv(write(PEOPLE), like=3)
     with pytest.raises(ValueError, match="Python knows no encoding 'utf-9'"):
         csv(write(PEOPLE), encoding="utf-9")
 
@@ -228,7 +255,7 @@ def test_a_line_without_end(write, monkeypatch):
 
 
 def test_a_column_that_is_not_there(write):
-    with pytest.raises(ValueError, match=r"has no column 'Age'; did you mean 'age'\?; there are name, age, city"):
+    with pytest.raises(ValueError, match=r"has no column 'Age'; did you mean 'age'\? There are name, age, city"):
         csv(write(PEOPLE))["Age"]
 
 
@@ -240,6 +267,18 @@ def test_cache(write, tmp_path):
     again = csv(write("a,b\n1,x\n"), cache=tmp_path / "cache")  # takes the place of the files, not of the table
     assert again["a"].tolist() == [1]
     np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
+    with pytest.raises(ValueError, match="line 3 has 1 cell"):
+        csv(write("a,b\n1,x\n2\n"), cache=tmp_path / "cache")
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
+
+
+def test_threads_that_share_a_cache(write, tmp_path):
+    files = [write("a,b\n" + f"{k},{'xyz'[k]}\n" * 20_000, f"{k}.csv") for k in range(3)]
+    with ThreadPoolExecutor() as threads:
+        tables = list(threads.map(lambda file: csv(file, cache=tmp_path / "cache"), files))
+    for k, table in enumerate(tables):
+        assert (table.numbers == k).all()
+        assert table.categories("b") == ("xyz"[k],)
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
