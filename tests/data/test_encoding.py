@@ -309,6 +309,11 @@ def test_inputs_are_finite(read):
     table = read("x,y\n" + "".join(f"{k * 1e-12 if k < 59 else 1e100},{k % 2}\n" for k in range(60)) + "1e149,1\n")
     encoding = Encoding.fit(table, "y", np.arange(50))
     assert encoding.inputs(table)[59:].tolist() == [[0], [0]]  # as missing ones
+    encoding = Encoding.fit(table, "x", np.arange(50))
+    with pytest.raises(
+        ValueError, match="'x' of .* is 1e\\+100 in row 59 .*, but about 2.45e-11 in the rows .* too far"
+    ):
+        encoding.targets(table)
 
 
 def test_large_and_far_away_numbers(read):
