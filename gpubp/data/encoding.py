@@ -305,8 +305,8 @@ class Encoding:
         Returns
         -------
         dict
-            ``"prediction"``: numbers in the target's own unit, or names of classes; and for each class, such as
-            ``yes``, its probability as ``"p(yes)"``.
+            ``"prediction"``: numbers in the target's own unit, or names of classes, which are strings also where the
+            target's column holds numbers; and for each class, such as ``yes``, its probability as ``"p(yes)"``.
 
         Raises
         ------
