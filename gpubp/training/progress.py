@@ -32,7 +32,7 @@ class Progress:
     @staticmethod
     def of(shown: bool, done: int, total: int) -> Progress:
         """Return the kind that suits where stderr goes."""
-        if not shown:
+        if not shown or sys.stderr is None:  # as in a Windows program without a console
             return Progress(done, total)
         return Bar(done, total) if _in_notebook() or sys.stderr.isatty() else Lines(done, total)
 

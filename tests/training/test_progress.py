@@ -104,3 +104,9 @@ def test_a_bar_in_a_notebook(capsys, monkeypatch):
     shown.close()
     assert "here" in capsys.readouterr().err
     assert type(progress.Progress.of(False, 0, 100)) is progress.Progress
+
+
+def test_without_a_stderr_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    _, history = fit(epochs=1, progress=True)
+    assert len(history) == 1
