@@ -26,7 +26,7 @@ __all__ = ["CSVLog", "Callback", "EarlyStopping", "JSONLines", "ReduceOnPlateau"
 class Callback:
     """Is told what a run does; its methods do nothing here. Derive a class and write those that are wanted.
 
-    Each is given the `Run`, with net, optimizer, position and history; ``run.stop(reason)`` ends it after the step, and it
+    Each is given the `Run`, with net, optimizer, position and history; ``run.stop(reason)`` ends it after the step. It
     stays ended when it is resumed, unless `on_start` sets ``run.history.stopped`` to None.
     """
 

@@ -218,7 +218,7 @@ def test_another_run_is_not_mixed_in(tmp_path):
         ({"seed": 1}, "seed is 1, and was 0"),
         ({"data": data}, r"data is \[\[\[50, 64\], 'float32'\], \[\[50\], 'int64'\]\], and was \[\[\[200, 64\]"),
         (
-            {"callbacks": [EarlyStopping()]},
+            {"callbacks": [EarlyStopping("loss")]},
             r"holds net, opt, run, but .* callbacks\[0\]: EarlyStopping",
         ),
         ({"opt": lambda net: optim.AdamW(net, 0.01)}, "optimizer is 'AdamW', and was 'Adam'"),
