@@ -116,7 +116,7 @@ def _in_notebook() -> bool:
 
 
 def _columns() -> int:
-    """Columns of the terminal; 0 in one that does not say, as a pseudoterminal may, in which tqdm would show nothing."""
+    """Columns of the terminal; 0 in one that does not say, as a pseudoterminal may, where tqdm would show nothing."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):  # no terminal, such as a notebook
