@@ -170,7 +170,7 @@ class Batches:
                 f"data[{position}], a {type(array).__name__}, gave {got} for {len(rows)} rows; an ndarray of shape "
                 f"{wanted} was expected"
             )
-        part = np.asarray(part, None if part.dtype.isnative else part.dtype.newbyteorder("="))
+        part = np.asarray(part, None if part.dtype.isnative else part.dtype.type)
         check_part(part, rows, position, self._ignored)
         return part
 

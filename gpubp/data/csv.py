@@ -14,6 +14,8 @@ from .tables import MISSING, Piece, Table, as_number, check_names, fill, kinds_o
 
 __all__ = ["csv"]
 
+_CHARACTERS = 2**22  # of a piece, about
+
 
 def csv(
     file: File,
@@ -106,7 +108,7 @@ class _Form:
         first = list(islice(self._rows(), 20))
         if not first:
             raise ValueError("the file is empty")
-        cells = [row for _, row in first]
+        cells = [row for _, _, row in first]
         self._has_header = _is_header(cells, missing, decimal) if header is None else header
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
@@ -120,8 +122,8 @@ class _Form:
                 if line.strip():
                     yield line[:10_000]
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, each with the line it begins at."""
+    def _rows(self) -> Iterator[tuple[int, int, list[str]]]:
+        """The rows that are not blank, each with the line it begins at and how many characters it has."""
         with self._lines() as lines:
             reader = standard.reader(lines, delimiter=self._delimiter)
             line = 1
@@ -135,21 +137,25 @@ class _Form:
                 if row is None:
                     return
                 if len(row) > 1 or (row and row[0].strip()):
-                    yield line, row
+                    yield line, lines.taken, row
                 line, lines.taken = reader.line_num + 1, 0
 
     def pieces(self) -> Iterator[Piece]:
-        width = len(self.names)
-        rows = self._rows()
-        if self._has_header:
-            next(rows)
-        while piece := list(islice(rows, rows_of_a_piece(width))):
-            for line, row in piece:
-                if len(row) != width:
-                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                    wanted = "the first line has" if not self._has_header else "there are names for"
-                    raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {shown(','.join(row))}")
-            yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
+        most, width = rows_of_a_piece(len(self.names)), len(self.names)
+        lines, rows, characters = list[int](), list[list[str]](), 0
+        for line, length, row in islice(self._rows(), int(self._has_header), None):
+            if len(row) != width:
+                cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
+                wanted = "the first line has" if not self._has_header else "there are names for"
+                raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {shown(','.join(row))}")
+            lines.append(line)
+            rows.append(row)
+            characters += length
+            if len(rows) == most or characters > _CHARACTERS:
+                yield lines, list(zip(*rows, strict=True))
+                lines, rows, characters = [], [], 0
+        if rows:
+            yield lines, list(zip(*rows, strict=True))
 
 
 class _Lines:

@@ -196,27 +196,46 @@ class Encoding:
         return cls(columns, notes=notes, **answer)
 
     def source(self, table: Table, rows: np.ndarray | None = None) -> Source:
-        """Return the inputs of rows (by default all) as a source, which computes them when they are taken."""
-        whole = Inputs(self, table)
-        return whole if rows is None else Subset(whole, check_rows(rows, len(table)))
+        """Return the inputs of rows as a source, which computes them when they are taken.
 
-    def inputs(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the inputs of rows (by default all): float32 of shape (rows, features).
+        Parameters
+        ----------
+        table
+            Columns of the names that the encoding was fitted to, in any order; it may have more.
+        rows
+            Numbers of rows, in the order that is wanted; by default all.
+
+        Returns
+        -------
+        Source
+            float32, of shape (rows, features).
 
         Raises
         ------
         ValueError
-            If the table lacks a column, or one is not of numbers that was; it may have more.
+            If the table lacks a column, or one is not of numbers that was; if there is no such row.
         """
+        whole = Inputs(self, table)
+        return whole if rows is None else Subset(whole, check_rows(rows, len(table)))
+
+    def inputs(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the inputs of rows, computed at once: what `source` gives, as an array."""
         source = self.source(table, rows)
         return source.take(np.arange(len(source)))
 
     def known(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return those of the rows (by default of all) whose target is not missing."""
+        """Return the numbers, int64, of those of the rows (by default of all) whose target is not missing."""
         return _known(table, self._target_of(table), _checked(table, rows))
 
     def targets(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the targets of rows (by default all).
+        """Return the targets of rows.
+
+        Parameters
+        ----------
+        table
+            Has a column of the target's name.
+        rows
+            Numbers of rows, in the order that is wanted; by default all.
 
         Returns
         -------
@@ -227,7 +246,7 @@ class Encoding:
         Raises
         ------
         ValueError
-            If the table has no such column, or a target is missing or no class.
+            If the table has no such column, or a target is missing or no class; if there is no such row.
         """
         name = self._target_of(table)
         chosen = np.arange(len(table)) if rows is None else np.asarray(_checked(table, rows))
@@ -239,7 +258,14 @@ class Encoding:
             )
         if self.task == "regression":
             _check_number(table, name)
-            values = (table[name][chosen] - self.mean) / self.deviation
+            with np.errstate(over="ignore"):
+                values = (table[name][chosen] - self.mean) / self.deviation
+            if (far := np.abs(values) > _FARTHEST).any():
+                row = chosen[np.argmax(far)]
+                raise ValueError(
+                    f"the target {name!r} of {table.file} is {table[name][row]:.6g} in row {row} (from 0), but about "
+                    f"{self.mean:.6g} in the rows that the encoding has learned from: too far away for float32"
+                )
             return values.astype(np.float32)[:, None]
         labels = _Lookup(table, name, self.classes)(chosen)
         if (labels < 0).any():
@@ -279,8 +305,8 @@ class Encoding:
         Returns
         -------
         dict
-            ``"prediction"``: numbers in the target's own unit, or names of classes; and for each class, such as
-            ``yes``, its probability as ``"p(yes)"``.
+            ``"prediction"``: numbers in the target's own unit, or names of classes, which are strings also where the
+            target's column holds numbers; and for each class, such as ``yes``, its probability as ``"p(yes)"``.
 
         Raises
         ------

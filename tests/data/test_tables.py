@@ -301,6 +301,22 @@ def test_more_than_memory(tmp_path):
     assert f"{table['x3'][1]:.16f}" == block[1].split(",")[3]
 
 
+@pytest.mark.slow
+def test_long_texts_are_not_kept(tmp_path):
+    file, text = tmp_path / "long.csv", "x" * 50_000
+    with open(file, "w") as stream:
+        stream.write("x,text\n")
+        stream.writelines(f"{k},{k}{text}\n" for k in range(1000))
+    assert file.stat().st_size > 50e6
+    tracemalloc.start()
+    table = csv(file, max_categories=20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table["x"].tolist() == [*range(1000)]
+    assert table.kinds["text"] == "text"
+    assert peak < 20e6, peak
+
+
 cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)
 
 
