@@ -258,7 +258,14 @@ class Encoding:
             )
         if self.task == "regression":
             _check_number(table, name)
-            values = (table[name][chosen] - self.mean) / self.deviation
+            with np.errstate(over="ignore"):
+                values = (table[name][chosen] - self.mean) / self.deviation
+            if (far := np.abs(values) > _FARTHEST).any():
+                row = chosen[np.argmax(far)]
+                raise ValueError(
+                    f"the target {name!r} of {table.file} is {table[name][row]:.6g} in row {row} (from 0), but about "
+                    f"{self.mean:.6g} in the rows that the encoding has learned from: too far away for float32"
+                )
             return values.astype(np.float32)[:, None]
         labels = _Lookup(table, name, self.classes)(chosen)
         if (labels < 0).any():
@@ -298,8 +305,8 @@ class Encoding:
         Returns
         -------
         dict
-            ``"prediction"``: numbers in the target's own unit, or names of classes; and for each class, such as
-            ``yes``, its probability as ``"p(yes)"``.
+            ``"prediction"``: numbers in the target's own unit, or names of classes, which are strings also where the
+            target's column holds numbers; and for each class, such as ``yes``, its probability as ``"p(yes)"``.
 
         Raises
         ------
