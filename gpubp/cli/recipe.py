@@ -24,7 +24,8 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "muon": ("Muon", 2e-3, {}),
 }
 DECAYING = ("adamw", "lion", "muon")
-MEMORY = 15  #: epochs that weights remember, with the default weight decay
+MEMORY = 15  #: epochs that weights remember, with the default weight decay,
+STRONGEST = 4.0  #: which is never more
 
 
 def filled(settings: Settings, rows: int) -> Settings:
@@ -38,7 +39,7 @@ def filled(settings: Settings, rows: int) -> Settings:
     size = given.setdefault("batch_size", min(32 if rows < MANY else 128, rows))
     lr = given.setdefault("lr", OPTIMIZERS[settings.optimizer][1])
     given.setdefault("checkpoint_every", 10 if rows < MANY else 1)
-    decay = 1 / (lr * MEMORY * -(-rows // size))
+    decay = min(STRONGEST, 1 / (lr * MEMORY * -(-rows // size)))
     given.setdefault("weight_decay", float(f"{decay:.2g}") if settings.optimizer in DECAYING else 0.0)
     return replace(settings, **given)
 
