@@ -24,24 +24,23 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "muon": ("Muon", 2e-3, {}),
 }
 DECAYING = ("adamw", "lion", "muon")
-STRONGEST = 2.0  #: weight decay, of short runs
-FORGETTING = 2.0  #: by which exponent weight decay alone would shrink weights in a run, at the full learning rate
+MEMORY = 15  #: epochs that weights remember, with the default weight decay,
+STRONGEST = 4.0  #: which is never more
 
 
 def filled(settings: Settings, rows: int) -> Settings:
     """Fill in what follows from the number of training rows.
 
-    The weight decay is such that weights forget over the same share of a run, however long: Wang, Aitchison, "How to
-    set AdamW's weight decay as you scale model and dataset size", 2024.
+    The weight decay is such that weights, as averages of past steps, remember a number of epochs: Wang, Aitchison, "How
+    to set AdamW's weight decay as you scale model and dataset size", 2024.
     """
     given = {name: x for name, x in vars(settings).items() if x is not None}
-    epochs = given.setdefault("epochs", 30 if rows < MANY else 10)
+    given.setdefault("epochs", 30 if rows < MANY else 10)
     size = given.setdefault("batch_size", min(32 if rows < MANY else 128, rows))
     lr = given.setdefault("lr", OPTIMIZERS[settings.optimizer][1])
-    steps = epochs * -(-rows // size)
     given.setdefault("checkpoint_every", 10 if rows < MANY else 1)
-    decay = float(f"{min(STRONGEST, FORGETTING / (lr * steps)):.2g}") if settings.optimizer in DECAYING else 0.0
-    given.setdefault("weight_decay", decay)
+    decay = min(STRONGEST, 1 / (lr * MEMORY * -(-rows // size)))
+    given.setdefault("weight_decay", float(f"{decay:.2g}") if settings.optimizer in DECAYING else 0.0)
     return replace(settings, **given)
 
 

@@ -148,7 +148,7 @@ class Settings:
     schedule: str = _option(words(*SCHEDULES), "of the learning rate", "cosine", group="training")
     warmup: int = _option(whole(0), "steps in which the learning rate rises from 0", 0, group="training")
     weight_decay: float | None = _option(
-        number(0), "weight decay (default: of AdamW, Lion and Muon by the number of steps, else 0)", group="training"
+        number(0), "weight decay (default: of AdamW, Lion and Muon by the number of rows, else 0)", group="training"
     )
     epochs: int | None = _option(
         whole(1), "passes over the training rows (default: 30, of 10000 rows and more 10)", group="training"

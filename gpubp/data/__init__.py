@@ -27,6 +27,7 @@ from .encoding import Encoding
 from .images import ImageFolder, Images, image_folder
 from .parquet import parquet
 from .read import read
+from .subset import subset
 from .tables import Table
 from .text import Text, Windows, text
 
@@ -61,6 +62,7 @@ __all__ = [
     "read",
     "shakespeare",
     "spirals",
+    "subset",
     "text",
     "transforms",
     "xor",

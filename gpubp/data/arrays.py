@@ -61,7 +61,7 @@ def idx(file: File) -> np.ndarray:
             array = mapped(file, dtype, shape, stream.tell())
             if (rest := size - stream.tell() - array.nbytes) > 0:
                 raise ValueError(f"after an array of {dtype} of shape {shape} there are {rest} bytes more")
-        return array if dtype.isnative else np.array(array, dtype.newbyteorder("="))
+        return array if dtype.isnative else np.array(array, dtype.type)
 
 
 def npy(file: File) -> np.ndarray:

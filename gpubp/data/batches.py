@@ -14,7 +14,17 @@ import numpy as np
 from ..boundary import is_inexact
 from ..device import Device, PlainArray, device_of, is_array, move, raw_namespace, resolve
 from ..dtypes import named
-from .checks import Source, check_at_least, check_indices, check_part, chunks, is_in_memory, is_on_host, is_source
+from .checks import (
+    Source,
+    check_at_least,
+    check_indices,
+    check_part,
+    chunks,
+    is_in_memory,
+    is_on_host,
+    is_source,
+    taken,
+)
 from .prefetch import ahead, uploader
 from .transforms import Draw, per_array
 
@@ -67,9 +77,10 @@ class Batches:
         for position, array in enumerate(self._data):
             if is_in_memory(array):
                 check_indices(array, position, ignore_index)
-        places = shuffled(rows, self._seed, self._epoch) if shuffle else np.arange(rows)
-        self._order = places if repeated is None else repeated[0][places]
-        self._copies = None if repeated is None else repeated[1][places]
+        order = shuffled(rows, self._seed, self._epoch) if shuffle else None
+        self._order, self._copies = order, None  # None: as they stand; not repeated
+        if repeated is not None:
+            self._order, self._copies = repeated if order is None else (repeated[0][order], repeated[1][order])
         self._ignored = ignore_index
         self._readers = [self._reader(position) for position in range(len(self._data))]
         self._transforms = per_array(transform, len(self._data))
@@ -96,17 +107,17 @@ class Batches:
 
     def rows(self, i: int) -> np.ndarray:
         """Return where in the data the rows of batch `i` stand; the epoch's first batch is 0, whatever `start` is."""
-        return self._part(self._order, self._number("a batch", i, self._total)).copy()
+        places = self._places(self._number("a batch", i, self._total))
+        return places if self._order is None else self._order[places]
 
     def count(self, i: int) -> int:
         """Return how many rows of batch `i` are no padding: they come first."""
         return min(self._size, self._rows - self._number("a batch", i, self._total) * self._size)
 
-    def _part(self, of_epoch: np.ndarray, i: int) -> np.ndarray:
-        """What is of batch `i` among the numbers for the rows of the epoch."""
-        part = of_epoch[i * self._size : (i + 1) * self._size]
-        missing = self._size - len(part)
-        return part if not missing or self._last != "pad" else np.concatenate([part, np.resize(of_epoch, missing)])
+    def _places(self, i: int) -> np.ndarray:
+        """Where in the epoch the rows of batch `i` stand."""
+        end = (i + 1) * self._size
+        return np.arange(i * self._size, end if self._last == "pad" else min(end, self._rows)) % self._rows
 
     def _number(self, name: str, value: Any, end: int) -> int:
         if not isinstance(value, Integral):
@@ -117,14 +128,14 @@ class Batches:
         return number
 
     def _made(self, i: int) -> tuple[PlainArray, ...]:
-        rows = self._part(self._order, i)
+        rows = self.rows(i)
         return tuple([self._take(k, rows, i) for k in range(len(self._data))])
 
     def _take(self, position: int, rows: np.ndarray, i: int) -> PlainArray:
         part = self._readers[position](rows)
         transform = self._transforms[position]
         if transform is not None:
-            copies = None if self._copies is None else self._part(self._copies, i)
+            copies = None if self._copies is None else self._copies[self._places(i)]
             part = transform(part, Draw(self._seed, self._epoch, rows, copies))
             if not is_array(part) or part.shape[:1] != rows.shape:
                 got = f"an array of shape {tuple(part.shape)}" if is_array(part) else type(part).__name__
@@ -151,7 +162,7 @@ class Batches:
     def _read(self, position: int, rows: np.ndarray) -> np.ndarray:
         """Take rows of a file or a source."""
         array = self._data[position]
-        part = np.take(array, rows, axis=0) if is_array(array) else array.take(rows)
+        part = taken(array, rows)
         wanted = (len(rows), *array.shape[1:])
         if not isinstance(part, np.ndarray) or part.shape != wanted:
             got = f"{type(part).__name__}{tuple(getattr(part, 'shape', ()))}"
@@ -159,7 +170,7 @@ class Batches:
                 f"data[{position}], a {type(array).__name__}, gave {got} for {len(rows)} rows; an ndarray of shape "
                 f"{wanted} was expected"
             )
-        part = np.asarray(part)
+        part = np.asarray(part, None if part.dtype.isnative else part.dtype.type)
         check_part(part, rows, position, self._ignored)
         return part
 
@@ -192,7 +203,8 @@ def batches(
     batch_size : int
         Rows in a batch.
     shuffle : bool
-        Whether to take the rows in random order.
+        Whether to take the rows in random order, which is held in memory: 8 bytes a row, three times as much while it
+        is drawn.
     seed : int, optional
         The order of epoch `epoch` depends on `seed` and `epoch` alone, the same on every machine and NumPy version.
         Without a seed a shuffled order is a new one each time.

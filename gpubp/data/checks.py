@@ -64,6 +64,11 @@ def chunks(x: Any) -> Iterator[tuple[int, np.ndarray]]:
         yield first, to_numpy(x[first:end]) if is_array(x) else x.take(np.arange(first, end))
 
 
+def taken(x: Any, rows: np.ndarray) -> Any:
+    """Return rows of a source or of a NumPy array, which may be mapped from a file."""
+    return np.take(x, rows, axis=0) if is_array(x) else x.take(rows)
+
+
 def is_on_host(x: Any) -> bool:
     """Whether `x` is a source or NumPy's."""
     return not is_array(x) or library(x) == "numpy"
@@ -75,6 +80,17 @@ def check_at_least(least: int, name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_rows(rows: Any, n: int) -> np.ndarray:
+    """Return numbers of rows as an array; refuse what are none, or not those of `n` rows."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        hint = "; np.flatnonzero(rows) are these numbers" if rows.dtype == bool else ""
+        raise TypeError(f"rows must be the numbers of rows, got an array of {rows.dtype} of shape {rows.shape}{hint}")
+    if rows.size and not (rows.min() >= 0 and rows.max() < n):
+        raise ValueError(f"rows must be from 0 to {n - 1}, got {rows.min()} to {rows.max()}")
+    return np.asarray(rows)
 
 
 def check_finite(x: PlainArray, what: str) -> None:

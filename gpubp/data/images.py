@@ -15,7 +15,9 @@ from .opening import File
 
 __all__ = ["ImageFolder", "Images", "image_folder"]
 
-_IGNORED = ("Thumbs.db", "desktop.ini")  # which Windows puts into folders
+_IGNORED = ("Thumbs.db", "desktop.ini", "__MACOSX")  # which Windows and macOS put into folders and archives
+_ORIENTATION = 0x0112  # in EXIF data: 1 is upright, from 5 on height and width change places
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 class ImageFolder(NamedTuple):
@@ -70,6 +72,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        return f"Images(shape={self.shape})"
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return these pictures."""
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
@@ -84,7 +89,9 @@ class Images:
         try:
             with _File(io.FileIO(file)) as stream, Image.open(stream) as opened:
                 picture: Any = opened
-                if picture.mode == "I;16":
+                if _orientation(picture) > 1:
+                    ImageOps.exif_transpose(picture, in_place=True)
+                if picture.mode.startswith("I;16"):
                     picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
                 picture = picture.convert("L" if channels == 1 else "RGB")
         except (FileNotFoundError, PermissionError):
@@ -107,7 +114,9 @@ def image_folder(
     ----------
     folder
         Name of the folder. What stands directly in it is passed over if it has folders; else it is a folder of pictures
-        without labels. Pictures may stand in folders within the folder of a class. Hidden files are passed over.
+        without labels. Pictures may stand in folders within the folder of a class. Hidden files are passed over; all
+        others must be pictures. They are turned upright where their EXIF data say how; what is transparent in them is
+        taken as opaque, and of an animation the first picture.
     size
         Height and width of the pictures, or one number for both: they are scaled until they cover it, then cut to their
         middle. By default they must be of one size.
@@ -124,7 +133,8 @@ def image_folder(
     ModuleNotFoundError
         If Pillow is not installed.
     ValueError
-        If there are no pictures; if a file is none, or its size differs. When it is read, if it is not whole.
+        If there are no pictures; if a file is none, or its size differs; if the folders are not of classes, but of rows
+        to learn from and to test with. When a picture is read, if it is not whole.
     OSError
         If folder or file cannot be read.
     """
@@ -134,11 +144,19 @@ def image_folder(
         raise ModuleNotFoundError("pictures are read with Pillow: pip install 'gpubp[images]'", name="PIL") from error
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels!r}")
-    height_and_width = (size, size) if isinstance(size, int) else size
+    height_and_width = (size, size) if isinstance(size, int | np.integer) else size
     if height_and_width is not None and (np.shape(height_and_width) != (2,) or min(height_and_width) < 1):
         raise ValueError(f"size must be a height and a width, or one number from 1 for both, got {size!r}")
     where = Path(folder)
-    classes = sorted(entry.name for entry in os.scandir(where) if entry.is_dir() and not entry.name.startswith("."))
+    classes = sorted(
+        entry.name
+        for entry in os.scandir(where)
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _IGNORED
+    )
+    if classes and all(name.lower() in _PARTS for name in classes):
+        raise ValueError(
+            f"{where} holds no folders of classes, but {', '.join(classes)}: open each one, as {where / classes[-1]}"
+        )
     if not classes:
         return ImageFolder(Images(_pictures(where), height_and_width, channels), None, ())
     files = [_pictures(where / name) for name in classes]
@@ -169,17 +187,30 @@ class _File(io.BufferedReader):
 
 def _header(file: Path) -> tuple[tuple[int, int], str]:
     """Height and width of a picture, and Pillow's name of what a pixel is."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with _File(io.FileIO(file)) as stream, Image.open(stream) as picture:
             if picture.height * picture.width > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"it has more pixels than PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}")
+            size = picture.height, picture.width
             mode = "I;16" if picture.mode.startswith("I;16") else picture.mode
             if mode in ("I", "F"):
                 raise ValueError("its pixels have 32 bits")
-            return (picture.height, picture.width), mode
+            return size if _orientation(picture) < 5 else size[::-1], mode
     except (FileNotFoundError, PermissionError):
         raise
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is no picture that can be read: Pillow does not know its format") from None
     except Exception as error:  # what Pillow raises depends on the format
         raise ValueError(f"{file} is no picture that can be read: {error}") from None
+
+
+def _orientation(picture: Any) -> int:
+    """How an opened picture is to be turned, in the numbers of EXIF; Pillow itself turns those of TIFF files."""
+    if "exif" not in picture.info:
+        return 1
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged, which says nothing of the picture
+        return 1

@@ -104,4 +104,4 @@ def read_array(stream: Any, dtype: np.dtype[Any], shape: tuple[int, ...], compre
         raise ValueError(
             f"an array of {dtype} of shape {shape} takes {wanted} bytes, but there are {at if at < wanted else 'more'}"
         )
-    return array
+    return array if dtype.isnative else array.astype(dtype.type)

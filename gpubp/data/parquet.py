@@ -59,7 +59,8 @@ def parquet(
             with open(file, "rb") as stream:
                 schema = ParquetFile(stream, pre_buffer=False).schema_arrow
             told = kinds_of(kinds, like, check_names(schema.names))
-            is_number = [types.is_integer(t) or types.is_floating(t) or types.is_null(t) for t in schema.types]
+            numbers = types.is_integer, types.is_floating, types.is_decimal, types.is_null
+            is_number = [any(is_kind(t) for is_kind in numbers) for t in schema.types]
             for field, numeric in zip(schema, is_number, strict=True):
                 if types.is_nested(field.type):
                     raise ValueError(f"column {field.name!r} holds {field.type}, neither numbers nor categories")
@@ -68,7 +69,8 @@ def parquet(
             def cells(column: Any, numeric: bool, kind: str) -> Any:
                 if numeric and kind == "number":
                     return column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
-                return ["" if x is None else spelling(x) if numeric else str(x) for x in column.to_pylist()]
+                spelled = _spelled if numeric else str
+                return ["" if x is None else spelled(x) for x in column.to_pylist()]
 
             def pieces() -> Iterator[Piece]:
                 first = 1
@@ -87,3 +89,7 @@ def parquet(
             if isinstance(error, OSError) and error.filename is not None:
                 raise
             raise ValueError(f"{os.fspath(file)} is no whole Parquet file: {error}") from None
+
+
+def _spelled(x: Any) -> str:
+    return spelling(x if isinstance(x, int) else float(x))  # a large int to its last digit

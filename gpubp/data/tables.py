@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -17,8 +18,10 @@ import numpy as np
 from .opening import File, naming
 
 __all__ = [
+    "DECIMAL_COMMA",
     "KINDS",
     "MISSING",
+    "THOUSANDS",
     "Piece",
     "Store",
     "Table",
@@ -40,9 +43,12 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 _CELLS = 2**15  # of a piece
 _HEADER = 128  # bytes of an .npy file before its data
 
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _UNUSUAL = {
     "date": re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./-]\d\d?[./-]\d{2}(\d{2})?([ T].*)?"),
-    "number with a decimal comma (decimal=',')": re.compile(r"[+-]?\d+,\d+"),
+    "number with commas between its thousands": THOUSANDS,
+    "number with a decimal comma (decimal=',')": DECIMAL_COMMA,
 }
 
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells
@@ -149,6 +155,7 @@ class _Column:
     ) -> None:
         self.name, self.kind, self.is_told, self.unit = name, kind or "number", kind is not None, unit
         self._missing, self._decimal, self._most = missing, decimal, most
+        self._sentinels = [number for x in missing if (number := as_number(x.replace(decimal, "."))) is not None]
         self.missing = self.good = self.bad = 0
         self.example: tuple[int, str] | None = None  # the first cell that is no number, and its line
         self.low, self.high = math.inf, -math.inf
@@ -163,10 +170,14 @@ class _Column:
         if self.kind == "number":
             is_first = not (self.good or self.bad or self.missing)
             numbers = self._numbers(cells, lines)
+            if self._sentinels:  # spellings of a missing cell that are numbers, such as -999
+                numbers[np.isin(numbers, self._sentinels)] = np.nan
             if not (is_first and self.bad > self.good):
                 if self.counts_rows:
                     before = numbers[0] - 1 if is_first else self._last
-                    self.counts_rows, self._last = bool((np.diff(numbers, prepend=before) == 1).all()), numbers[-1]
+                    with np.errstate(invalid="ignore"):  # infinity less infinity
+                        self.counts_rows = bool((np.diff(numbers, prepend=before) == 1).all())
+                    self._last = numbers[-1]
                 self.missing += int(np.count_nonzero(np.isnan(numbers)))
                 self.low = min(self.low, np.fmin.reduce(numbers))  # what is NaN is not less than it
                 self.high = max(self.high, np.fmax.reduce(numbers))
@@ -250,10 +261,18 @@ class Store:
 
     def __init__(self, dtype: Any, limit: int, file: Path | None) -> None:
         self._dtype, self._limit, self._file = np.dtype(dtype), limit, file
-        self._part = Path(f"{file}.{os.getpid()}.part")
+        self._part = Path(f"{file}.{secrets.token_hex(4)}.part")
         self._parts: list[np.ndarray] = []
         self._rows = self._width = 0
         self._stream: Any = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None and self._stream is not None:  # of a reading that failed nothing stays
+            self._stream.close()
+            self._part.unlink(missing_ok=True)
 
     def append(self, columns: Sequence[np.ndarray], rows: int) -> None:
         part = np.empty((rows, len(columns)), self._dtype)
@@ -299,9 +318,10 @@ def kinds_of(kinds: Mapping[str, str] | None, like: Any, names: Sequence[str]) -
             raise ValueError(f"kinds names a column {name!r}, which is not there{near(name, names)}")
         if kind not in KINDS:
             raise ValueError(f"the kind of {name!r} must be one of {', '.join(KINDS)}, got {kind!r}")
-    return {name: kind for name, kind in ({} if like is None else like.kinds).items() if name in names} | dict(
-        kinds or {}
-    )
+    pattern: Mapping[str, str] | None = {} if like is None else getattr(like, "kinds", None)
+    if pattern is None:
+        raise TypeError(f"like must be a Table or an Encoding, got {like!r:.80}")
+    return {name: kind for name, kind in pattern.items() if name in names} | dict(kinds or {})
 
 
 def rows_of_a_piece(width: int) -> int:
@@ -316,7 +336,7 @@ def fill(
     pieces: Callable[[], Iterable[Piece]],
     *,
     unit: str,
-    missing: Iterable[str] = ("",),
+    missing: frozenset[str] = frozenset([""]),
     decimal: str = ".",
     max_categories: int,
     memory: int,
@@ -325,31 +345,27 @@ def fill(
     """Read a table by pieces; a second time if a column began with numbers and is not all of numbers."""
     if cache is not None:
         Path(cache).mkdir(parents=True, exist_ok=True)
-    spellings = frozenset(spelling.strip().lower() for spelling in missing)
 
     def read(kinds: Mapping[str, str]) -> tuple[list[_Column], np.ndarray, np.ndarray]:
         columns = [
-            _Column(name, kinds.get(name), unit=unit, missing=spellings, decimal=decimal, most=max_categories)
+            _Column(name, kinds.get(name), unit=unit, missing=missing, decimal=decimal, most=max_categories)
             for name in names
         ]
-        stores = [
-            Store(dtype, memory, None if cache is None else Path(cache, name))
-            for dtype, name in ((np.float64, "numbers.npy"), (np.int32, "codes.npy"))
-        ]
-        for lines, cells in pieces():
-            if not len(lines):
-                continue
-            parts = [column.take(part, lines) for column, part in zip(columns, cells, strict=True)]
-            for store, kind in zip(stores, "fi", strict=True):
-                store.append([part for part in parts if part.dtype.kind == kind], len(lines))
-        numbers, codes = (store.array() for store in stores)
-        return columns, numbers, codes
+        files = [None if cache is None else Path(cache, name) for name in ("numbers.npy", "codes.npy")]
+        with Store(np.float64, memory, files[0]) as numbers, Store(np.int32, memory, files[1]) as codes:
+            for lines, cells in pieces():
+                if not len(lines):
+                    continue
+                parts = [column.take(part, lines) for column, part in zip(columns, cells, strict=True)]
+                for store, kind in ((numbers, "f"), (codes, "i")):
+                    store.append([part for part in parts if part.dtype.kind == kind], len(lines))
+            return columns, numbers.array(), codes.array()
 
     def text(name: str) -> np.ndarray:
         place = list(names).index(name)
         with naming(file):
             cells = [cell.strip() for _, columns in pieces() for cell in columns[place]]
-        return np.array(["" if cell.lower() in spellings else cell for cell in cells])
+        return np.array(["" if cell.lower() in missing else cell for cell in cells])
 
     columns, numbers, codes = read(kinds)
     if doubtful := {column.name: column for column in columns if column.kind == "number" and column.bad}:
@@ -393,7 +409,7 @@ def near(name: str, names: Sequence[str]) -> str:
     """Say which name may have been meant, and which there are."""
     close = get_close_matches(str(name), names, 1, 0.5)
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"{f'; did you mean {close[0]!r}?' if close else ''}; there are {shown}"
+    return f"; did you mean {close[0]!r}? There are {shown}" if close else f"; there are {shown}"
 
 
 def shown(cell: str) -> str:

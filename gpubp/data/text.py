@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .batches import check_at_least_1
+from .checks import check_at_least
 from .opening import File, naming, opened_text, undecodable
 from .tables import Store
 
@@ -33,6 +33,9 @@ class Text:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Text({len(self)} characters, {len(self.characters)} different)"
+
     def encode(self, string: str) -> np.ndarray:
         """Return the numbers of a string's characters, int64; a ValueError names one that is not among them."""
         if unknown := set(string) - set(self.characters):
@@ -40,8 +43,13 @@ class Text:
         return _numbers(string, _points(self.characters)).astype(np.int64)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Return the string of some numbers."""
-        return "".join(self.characters[k] for k in ids)
+        """Return the string of some numbers; a ValueError names one that stands for no character."""
+        numbers = np.asarray(ids, np.int64)
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self.characters)):
+            raise ValueError(
+                f"characters have numbers from 0 to {len(self.characters) - 1}, got {numbers.min()} to {numbers.max()}"
+            )
+        return "".join(self.characters[k] for k in numbers.tolist())
 
     def windows(
         self, length: int, *, step: int | None = None, start: int = 0, stop: int | None = None
@@ -68,8 +76,8 @@ class Text:
             If the part has no window of this length and a character more.
         """
         step = length if step is None else step
-        check_at_least_1("length", length)
-        check_at_least_1("step", step)
+        check_at_least(1, "length", length)
+        check_at_least(1, "step", step)
         ids = self.ids[start:stop]
         if len(ids) <= length:
             raise ValueError(f"{len(ids)} characters have no window of {length} and a character more")
@@ -95,6 +103,9 @@ class Windows:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Windows(shape={self.shape})"
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return these windows."""

@@ -26,7 +26,8 @@ __all__ = ["CSVLog", "Callback", "EarlyStopping", "JSONLines", "ReduceOnPlateau"
 class Callback:
     """Is told what a run does; its methods do nothing here. Derive a class and write those that are wanted.
 
-    Each is given the `Run`, with net, optimizer, position and history; ``run.stop(reason)`` ends it after the step.
+    Each is given the `Run`, with net, optimizer, position and history; ``run.stop(reason)`` ends it after the step. It
+    stays ended when it is resumed, unless `on_start` sets ``run.history.stopped`` to None.
     """
 
     def on_start(self, run: Run) -> None:
@@ -117,7 +118,7 @@ class EarlyStopping(Callback):
         restore: bool = True,
     ) -> None:
         check_at_least_1("patience", patience)
-        self.patience, self.restore = patience, restore
+        self.monitor, self.patience, self.restore = monitor, patience, restore
         self._monitor, self._best = _Monitor(monitor, maximize, threshold), dict[str, Any]()
 
     def on_start(self, run: Run) -> None:
@@ -181,7 +182,8 @@ class ReduceOnPlateau(Callback):
                 raise ValueError(f"{name} must not be negative, got {value}")
         if not 0 < factor < 1:
             raise ValueError(f"factor must be between 0 and 1, got {factor}")
-        self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
+        self.monitor, self.factor, self.patience = monitor, factor, patience
+        self.cooldown, self.min_lr = cooldown, min_lr
         self._monitor, self._resting, self._lr_factor = _Monitor(monitor, maximize, threshold), 0, 1.0
 
     def on_start(self, run: Run) -> None:
@@ -197,9 +199,11 @@ class ReduceOnPlateau(Callback):
         if self._resting:
             self._resting, self._monitor.waited = self._resting - 1, 0
         if self._monitor.waited > self.patience:
-            least = self.min_lr / run.opt.lr if self.min_lr else 0.0
-            run.opt.lr_factor = self._lr_factor = max(run.opt.lr_factor * self.factor, least)
+            before, lr = run.opt.lr_factor, run.opt.lr
+            least = self.min_lr / lr if self.min_lr and lr else 0.0
+            run.opt.lr_factor = min(before, max(before * self.factor, least))
             self._resting, self._monitor.waited = self.cooldown, 0
+        self._lr_factor = run.opt.lr_factor
 
     def state(self) -> dict[str, Any]:
         return self._monitor.state() | {"resting": self._resting, "lr_factor": self._lr_factor}
@@ -242,8 +246,10 @@ class CSVLog(_Log):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if k == 0:
-            writer.writerow(row)
-        writer.writerow([json.dumps(x) if isinstance(x, list) else x for x in row.values()])
+            self._names = list(row)
+            writer.writerow(self._names)
+        values = [row.get(name, "") for name in self._names]  # a run that is resumed may have other metrics
+        writer.writerow([json.dumps(x) if isinstance(x, list) else x for x in values])
         return text.getvalue()
 
 

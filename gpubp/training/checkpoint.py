@@ -25,7 +25,7 @@ from ..device import is_array, to_numpy
 from ..nn.surgery import load_state, state_of
 from ..tree import Node
 from .callbacks import is_score
-from .files import in_pieces, read_arrays, remove_leftovers, write_atomically
+from .files import read_arrays, remove_leftovers, serialized, write_atomically
 
 __all__ = ["Broken", "Checkpoints"]
 
@@ -129,11 +129,11 @@ class Checkpoints:
             known = ", ".join(name for name, x in row.items() if isinstance(x, float))
             raise ValueError(f"best={self.best!r} is no figure of the history: there are {known}")
         arrays, others = _gathered(parts)
-        pieces = in_pieces(arrays, FORMAT)
+        content = serialized(arrays, FORMAT)
         about = {
             "format": FORMAT,
             "step": step,
-            "arrays": _sha256(*pieces),
+            "arrays": hashlib.sha256(content).hexdigest(),
             "settings": _encoded(settings, "settings"),
             "row": _encoded(row, "row"),
             "parts": others,
@@ -145,7 +145,7 @@ class Checkpoints:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder, r"step-[0-9]+\.(?:json|safetensors)")
-        write_atomically(self._arrays(step), pieces)
+        write_atomically(self._arrays(step), content)
         write_atomically(self._json(step), text)
         self._saved, self._figures[step] = step, row.get(self.best or "", math.nan)
         self._remove_old(step)
@@ -356,17 +356,10 @@ def _check_settings(there: Mapping[str, Any], here: Mapping[str, Any], name: str
 # -- JSON
 
 
-def _sha256(*pieces: Any) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
 def _signed(about: dict[str, Any]) -> bytes:
     """The content of a file, with a checksum of its own: for the same values, the same bytes."""
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(x, allow_nan=False)}" for name, x in about.items())
-    return f'{{{text},\n"sha256": "{_sha256(text.encode())}"}}\n'.encode()
+    return f'{{{text},\n"sha256": "{hashlib.sha256(text.encode()).hexdigest()}"}}\n'.encode()
 
 
 def _encoded(x: Any, name: str) -> Any:

@@ -9,9 +9,11 @@ from typing import Any
 from ..boundary import is_inexact
 from ..data import Batches
 from ..data.batches import check_at_least_1
-from ..data.checks import check_finite, chunks, is_in_memory, is_source
+from ..data.checks import check_at_least, check_finite, chunks, is_in_memory, is_source
 from ..device import is_array
 from ..fused import Fused
+from ..nn.layer import Layer
+from ..nn.parameter import unsized
 from ..nn.surgery import cells_of, mode
 from ..optim import Average, Optimizer
 from .callbacks import Callback
@@ -35,6 +37,7 @@ def check_options(
     accumulate: Any,
     precision: Any,
     report_every: Any,
+    seed: Any,
     capture: Any,
     nonfinite: Any,
     callbacks: Any,
@@ -47,6 +50,7 @@ def check_options(
         if number is not None:
             check_at_least_1(name, number)
     check_at_least_1("accumulate", accumulate)
+    check_at_least(0, "seed", seed)
     if step is not None and (accumulate != 1 or precision is not None):
         given = f"accumulate={accumulate}" if accumulate != 1 else f"precision={precision!r}"
         raise ValueError(f"{given} is for steps that fit makes: a step of your own does that itself")
@@ -64,6 +68,21 @@ def check_callbacks(callbacks: Any) -> None:
             name = callback.__name__ if isinstance(callback, type) else ""
             given = f"the class {name}: write {name}()" if name else type(callback).__name__
             raise TypeError(f"a callback must be a Callback, got {given}")
+
+
+def check_figures(loss: Any, validation: Any, metrics: Any, callbacks: Sequence[Callback], kept: Any) -> None:
+    """Refuse metrics named as something else of a row, and to monitor a figure that no row will have."""
+    figures = [metric.name for metric in Totals(metrics).metrics]
+    if taken := [name for name in figures if name in ("epoch", "step", "loss", "skipped")]:
+        raise ValueError(f"no metric can have the name {taken[0]!r}, which a row of the history has already")
+    if validation is not None:
+        figures = [f"val_{name}" for name in (["loss", *figures] if loss is not None else figures)]
+    if any(type(c).__module__ != Callback.__module__ for c in callbacks):  # one's own may put figures into the rows
+        return
+    for name in [getattr(c, "monitor", None) for c in callbacks] + ([] if kept is None else [kept.best]):
+        if name is not None and name not in ("loss", *figures):
+            known = ", ".join(("loss", *figures))
+            raise ValueError(f"there is no figure {name!r} to monitor in the history: there are {known}")
 
 
 def check_precision(precision: Any, dtype: str | None) -> None:
@@ -104,19 +123,20 @@ def checkpoints(checkpoint: Any, resume: Any) -> Checkpoints | None:
 
 
 def check_values(name: str, data: Data, targets: int) -> None:
-    """Refuse NaN and infinity in memory; what a file or a source holds is not looked at before it is wanted."""
+    """Refuse text, and NaN and infinity in memory; what files and sources hold is not looked at before it is wanted."""
     for k, x in enumerate(data):
+        what = f"{'inputs' if k < len(data) - targets else 'targets'} of {name}"
+        if getattr(x.dtype, "kind", "") in "OSTU":
+            raise TypeError(f"the {what} must be numbers, got {x.dtype}: np.unique(y, return_inverse=True)[1] has some")
         if is_in_memory(x):
-            check_finite(x, f"{'inputs' if k < len(data) - targets else 'targets'} of {name}")
+            check_finite(x, what)
 
 
 def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any = None) -> None:
     """Refuse a loss, or a step of the user's own, that cannot be called with these data."""
     if step is not None and not callable(step):
         raise TypeError(f"step must be a function (net, opt, *arrays) -> loss, got {type(step).__name__}")
-    n = len(data) - targets
-    names = [f"x{k + 1}" if n > 1 else "x" for k in range(n)]
-    names += [f"y{k + 1}" if targets > 1 else "y" for k in range(targets)]
+    names = _numbered("x", len(data) - targets) + _numbered("y", targets)
     if step is not None and (takes := _misfit(step, None, None, *data)) is not None:
         _refuse_call(f"step(net, opt, {', '.join(names)})", name, data, takes)
     if loss is None and step is not None:
@@ -127,6 +147,21 @@ def check_calls(name: str, data: Data, targets: int, loss: Any, step: Any = None
     if takes is not None or isinstance(loss, Fused):  # whose third array may be weights
         advice = "; write, for example, lambda net, x, y: losses.mse(net(x), y)" if len(data) == 2 else ""
         _refuse_call(f"loss(net, {', '.join(names)})", name, data, (takes or _taken(loss)) + advice)
+
+
+def is_called(net: Any, inputs: Data, metrics: Any) -> bool:
+    """Whether the net can be called with a batch's inputs; refuse one that cannot, where that is needed."""
+    takes: str | None = f"{type(net).__name__} has no __call__"
+    if callable(net) and type(net).__call__ is not Layer.__call__:
+        takes = _misfit(net, *inputs)
+    if takes is not None and (metrics or unsized(net)):
+        why = "metrics, which metrics=() leaves out" if metrics else "the lengths that it was not given"
+        raise TypeError(f"the net is called as net({', '.join(_numbered('x', len(inputs)))}) for {why}; but {takes}")
+    return takes is None
+
+
+def _numbered(name: str, n: int) -> list[str]:
+    return [name] if n == 1 else [f"{name}{k + 1}" for k in range(n)]
 
 
 def _refuse_call(call: str, name: str, data: Data, takes: str) -> None:
@@ -175,17 +210,24 @@ def _check_owner(what: str, tree: Any, net: Any) -> None:
         )
 
 
-def check_outputs(net: Any, batch: tuple[Any, ...], targets: int, metrics: Any, datas: Sequence[Data | None]) -> None:
+def check_outputs(name: str, data: Data, batch: tuple[Any, ...], net: Any, targets: int, metrics: Any) -> None:
     """Refuse labels that are not below the number of outputs, as a batch shows it, and metrics that do not fit."""
+    try:
+        _check_outputs(data, batch, net, targets, metrics)
+    except Exception as error:
+        error.add_note(f"with the first batch of {name}")
+        raise
+
+
+def _check_outputs(data: Data, batch: tuple[Any, ...], net: Any, targets: int, metrics: Any) -> None:
     with mode(net, training=False):
         found = net(*batch[:-targets])
     wanted = batch[-targets:]
     outputs = found if isinstance(found, tuple | list) else [found]
-    for data in datas:
-        if data is not None and len(outputs) == targets:
-            for output, y, given in zip(outputs, wanted, data[-targets:], strict=True):
-                if is_array(given) and not is_inexact(y.dtype) and getattr(output, "ndim", 0) == y.ndim + 1:
-                    _check_labels(given, output.shape[-1])
+    if len(outputs) == targets:
+        for output, y, given in zip(outputs, wanted, data[-targets:], strict=True):
+            if is_array(given) and not is_inexact(y.dtype) and getattr(output, "ndim", 0) == y.ndim + 1:
+                _check_labels(given, output.shape[-1])
     Totals(metrics).add(found, wanted[0] if targets == 1 else wanted)
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,8 +23,6 @@ __all__ = ["load", "save", "write_atomically"]
 
 T = TypeVar("T")
 
-MOST_HEADER = 100_000_000  #: bytes, as in the format's own reader
-NUMBERS = "[IU](8|16|32|64)|F(16|32|64)|C(64|128)"  #: dtypes
 OLD = 86400.0  #: seconds after which nobody is still writing a temporary file
 
 
@@ -45,8 +41,8 @@ def save(net: Any, file: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    ValueError
-        If there is no array.
+    TypeError, ValueError
+        If there is no array, or one of a dtype that these files cannot hold, such as complex128.
     OSError
         If the file cannot be written: no such folder, no permission, no space.
     """
@@ -55,7 +51,7 @@ def save(net: Any, file: str | os.PathLike[str]) -> None:
     arrays = {path: to_numpy(x) for path, x in state_of(net).items()}
     if not arrays:
         raise ValueError(f"nothing to save: {type(net).__name__} holds no arrays")
-    write_atomically(file, in_pieces(arrays, "gpubp"))
+    write_atomically(file, serialized(arrays, "gpubp"))
 
 
 def load(file: str | os.PathLike[str], net: T) -> T:
@@ -96,93 +92,38 @@ def _check_name(file: Any) -> None:
         )
 
 
-# -- safetensors: the length of a header, the header in JSON, the bytes of the arrays one after another. Written and
-# read piece by piece here: the package of that name makes copies of all, and for NumPy it knows no bfloat16.
+# -- safetensors
 
 
-def in_pieces(arrays: Mapping[str, Any], kind: str) -> list[Any]:
-    """Return NumPy's arrays as the pieces of a safetensors file, without copies of those that are contiguous."""
-    header: dict[str, Any] = {"__metadata__": {"format": kind}}
-    pieces: list[Any] = []
-    end = 0
-    for name, x in sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize):  # so each stands at its multiple
-        start, end = end, end + x.nbytes
-        header[name] = {"dtype": _name(x.dtype), "shape": list(x.shape), "data_offsets": [start, end]}
-        pieces.append(_bytes_of(np.asarray(x, x.dtype.newbyteorder("<"), order="C")))
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *pieces]
+def serialized(arrays: Mapping[str, Any], kind: str) -> bytes:
+    """Return NumPy's arrays as the content of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save as to_bytes
+
+    try:
+        return to_bytes({name: np.asarray(x, order="C") for name, x in arrays.items()}, metadata={"format": kind})
+    except SafetensorError as error:
+        raise TypeError(f"a safetensors file cannot hold this: {error}") from None
 
 
 def read_arrays(file: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
-    """Return the arrays of a safetensors file, and the SHA-256 of all its bytes.
+    """Return the arrays of a safetensors file, and the SHA-256 of all its bytes."""
+    from safetensors import SafetensorError, deserialize
 
-    Nothing is set aside before it is known that the file is as large as its header says.
-    """
-    with open(file, "rb") as stream:
-        try:
-            return _read(stream, os.fstat(stream.fileno()).st_size)
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from None
-
-
-def _read(stream: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
-    first = stream.read(8)
-    length = int.from_bytes(first, "little")
-    if size < 8 + length or length > MOST_HEADER:
-        raise ValueError(f"it has {size} bytes, and a header of {length}")
-    text = stream.read(length)
-    header = json.loads(text)
-    header.pop("__metadata__", None)
-    digest = hashlib.sha256(first + text)
-    places = sorted((_place(name, entry) for name, entry in header.items()), key=lambda place: place[:2])
-    end = 0
-    for start, stop, name, _, _ in places:
-        if start != end:
-            raise ValueError(f"{name} begins at byte {start}, where {end} is expected")
-        end = stop
-    if size != 8 + length + end:
-        raise ValueError(f"it has {size} bytes, and should have {8 + length + end}")
-    arrays = {}
-    for start, stop, name, dtype, shape in places:
-        arrays[name] = x = np.empty(shape, dtype)
-        if stream.readinto(_bytes_of(x)) != stop - start:  # type: ignore[attr-defined]
-            raise ValueError("it has become shorter while it was read")
-        digest.update(_bytes_of(x))
-    return arrays, digest.hexdigest()
+    content = Path(file).read_bytes()
+    try:  # the package's own function for NumPy knows no bfloat16
+        found = deserialize(content)  # type: ignore[no-untyped-call]
+        arrays = {name: np.frombuffer(x["data"], _dtype(x["dtype"])).reshape(x["shape"]) for name, x in found}
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{os.fspath(file)} is not a whole safetensors file: {error}") from None
+    return arrays, hashlib.sha256(content).hexdigest()
 
 
-def _place(name: str, entry: dict[str, Any]) -> tuple[int, int, str, Any, list[int]]:
-    """Where an array begins and ends, its name, dtype and shape; place and size agree."""
-    (start, stop), shape, dtype = entry["data_offsets"], entry["shape"], _dtype(entry["dtype"])
-    if len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 63 for n in (start, stop, *shape)):
-        raise ValueError(f"{name} has no shape or place that an array can have")
-    if stop - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} has {stop - start} bytes, which are no {dtype}{shape}")
-    return start, stop, name, dtype, shape
-
-
-def _bytes_of(x: Any) -> memoryview:
-    """The bytes of a contiguous array."""
-    return memoryview(x.reshape(-1).view(np.uint8))
-
-
-def _name(dtype: Any) -> str:
-    """Safetensors' name of a dtype of NumPy, such as BF16, F32, I64, U8, C64 or BOOL; by the same rule, C128."""
-    if dtype.name in ("bool", "bfloat16"):
-        return {"bool": "BOOL", "bfloat16": "BF16"}[dtype.name]
-    name = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
-    if not re.fullmatch(NUMBERS, name):
-        raise TypeError(f"safetensors files hold numbers of the common sizes, not {dtype}")
-    return name
-
-
-def _dtype(name: Any) -> Any:
-    if name == "BF16":
-        return bfloat16()
-    if name == "BOOL":
-        return np.dtype("?")
-    if not re.fullmatch(NUMBERS, name):
+def _dtype(name: str) -> Any:
+    """NumPy's dtype for safetensors' name of one, such as BF16, F32, I64, U8, C64 or BOOL."""
+    if name in ("BF16", "BOOL"):
+        return bfloat16() if name == "BF16" else np.dtype("?")
+    if not re.fullmatch("[IU](8|16|32|64)|F(16|32|64)|C64", name):
         raise ValueError(f"NumPy has no dtype for the {name} of safetensors")
     return np.dtype(f"<{name[0].lower()}{int(name[1:]) // 8}")
 
@@ -190,29 +131,14 @@ def _dtype(name: Any) -> Any:
 # -- writing
 
 
-def write_atomically(file: str | os.PathLike[str], content: bytes | Sequence[Any]) -> None:
-    """Write a file so that at every moment, also after a crash, the old or the new one is there as a whole.
-
-    Parameters
-    ----------
-    file
-        Its name.
-    content
-        Bytes, or pieces of them.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; the old one is still there.
-    """
+def write_atomically(file: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at every moment, also after a crash, the old or the new one is there as a whole."""
     path = Path(file)
-    pieces: Sequence[Any] = [content] if isinstance(content, bytes) else content
     remove_leftovers(path.parent, re.escape(path.name))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

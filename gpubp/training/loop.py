@@ -19,7 +19,7 @@ from .callbacks import Callback
 from .checkpoint import Checkpoints
 from .evaluation import as_the_net, evaluate
 from .history import History
-from .metrics import Metric, Totals
+from .metrics import Metric
 from .run import Run
 from .steps import train_step
 
@@ -62,8 +62,9 @@ def fit(
     Parameters
     ----------
     net
-        A net that has its seed; it is called as ``net(x)`` for the metrics. Lengths that it was not told it learns from
-        the first batch. It is in training mode for the steps, in evaluation mode for the metrics.
+        A net that has its seed; it is called as ``net(x)`` for the metrics, without which it may be any tree of arrays
+        and layers. Lengths that it was not told it learns from the first batch. It is in training mode for the steps,
+        in evaluation mode for the metrics.
     loss
         ``loss(net, x, y)`` gives a scalar, a mean over the batch. May be None with a `step`: rows then have metrics
         alone.
@@ -149,8 +150,9 @@ def fit(
     KeyboardInterrupt
         At a second Ctrl-C.
     """
-    checks.check_options(epochs, steps, step, accumulate, precision, report_every, capture, nonfinite, callbacks)
-    Totals(metrics)
+    checks.check_options(epochs, steps, step, accumulate, precision, report_every, seed, capture, nonfinite, callbacks)
+    kept = checks.checkpoints(checkpoint, resume)
+    checks.check_figures(loss, validation, metrics, callbacks, kept)
     where = as_the_net(net, device, None)
     checks.check_precision(precision, where["dtype"])
     how: dict[str, Any] = {"transform": transform, "prefetch": prefetch, "ignore_index": ignore_index, **where}
@@ -164,15 +166,19 @@ def fit(
     epoch = partial(batches, train, batch_size, **order, **how)
     whole, inputs = epoch(), len(train) - targets
     first = next(iter(whole))
+    is_called = checks.is_called(net, first[:inputs], metrics)
     if unsized(net):
         learn_lengths(net, *first[:inputs])
     check_built(net)
     opt = _optimizer(opt, net)
     if average is not None:
         checks.check_average(average, net)
-    if step is None or metrics:
-        checks.check_outputs(net, first, targets, metrics, (train, validation))
+    if is_called and (step is None or metrics):
+        checks.check_outputs("train", train, first, net, targets, metrics)
         checks.check_last(net, inputs, whole, epoch)
+        if validation is not None:
+            batch = next(iter(batches(validation, batch_size, **how)))
+            checks.check_outputs("validation", validation, batch, net, targets, metrics)
     _watch(opt, nonfinite, precision)
 
     def measure() -> dict[str, Any]:
@@ -198,7 +204,7 @@ def fit(
         report_every=report_every,
         skips=nonfinite != "stop",
         callbacks=callbacks,
-        checkpoints=checks.checkpoints(checkpoint, resume),
+        checkpoints=kept,
         settings={
             "data": [[list(x.shape), str(x.dtype)] for x in train],
             **{"batch_size": batch_size, "accumulate": accumulate, "report_every": report_every, "seed": seed},

@@ -10,7 +10,8 @@ from typing import Any
 
 __all__ = ["Progress"]
 
-FORMAT = "{desc} |{bar:12}| {rate_fmt}, {remaining} left{postfix}"  #: of the bar
+FORMAT = "{desc} |{bar:12}| {rate_fmt}, {remaining} left{postfix}"  #: of the bar,
+NARROW = "{desc}{postfix}, {remaining} left"  #: and of what stands for it in a terminal of less than 80 columns
 EVERY = 30.0  #: seconds between two plain lines, but for those of the history's rows
 
 
@@ -32,7 +33,7 @@ class Progress:
     @staticmethod
     def of(shown: bool, done: int, total: int) -> Progress:
         """Return the kind that suits where stderr goes."""
-        if not shown:
+        if not shown or sys.stderr is None:  # as in a Windows program without a console
             return Progress(done, total)
         return Bar(done, total) if _in_notebook() or sys.stderr.isatty() else Lines(done, total)
 
@@ -63,8 +64,9 @@ class Bar(Progress):
         from tqdm.auto import tqdm
 
         self.known: dict[str, Any] = {}  # figures of the last row stay in sight
-        size: dict[str, Any] = {"dynamic_ncols": True} if _says_its_size() else {"ncols": 120, "nrows": 20}
-        look = {"unit": " samples", "unit_scale": True, "bar_format": FORMAT}
+        columns = _columns()
+        size: dict[str, Any] = {"dynamic_ncols": True} if columns else {"ncols": 120, "nrows": 20}
+        look = {"unit": " samples", "unit_scale": True, "bar_format": NARROW if 0 < columns < 80 else FORMAT}
         if _in_notebook():  # where the bar is drawn, and is of any width
             look["bar_format"] = FORMAT.replace("{bar:12}", "{bar}")
         self.bar = tqdm(total=total, initial=done, file=sys.stderr, **look, **size)
@@ -113,12 +115,12 @@ def _in_notebook() -> bool:
     return "ipykernel" in sys.modules and "IPython" in sys.modules
 
 
-def _says_its_size() -> bool:
-    """Whether stderr is no terminal of size 0, as a pseudoterminal may be, in which tqdm would show nothing."""
+def _columns() -> int:
+    """Columns of the terminal; 0 in one that does not say, as a pseudoterminal may, where tqdm would show nothing."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):  # no terminal, such as a notebook
-        return True
+        return 80
 
 
 def _told(figures: Mapping[str, Any], joint: str) -> str:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import gpubp as bp
 from gpubp import nn
-from gpubp.data import batches, checks
+from gpubp.data import batches, checks, npy
+from gpubp.data.transforms import Compose, Crop, Flip, Noise, Normalize
 from gpubp.device import device_of, library, move, to_numpy
 
 
@@ -346,3 +347,61 @@ def test_checks_read_in_chunks(monkeypatch, tmp_path):
         checks.check_finite(file, "inputs")
     with pytest.raises(ValueError, match=r"holds -1 at \(6,\)"):
         checks.check_indices(np.array([0, 1, 2, 3, 4, 5, -1]), 0)
+
+
+class Endless:
+    """More rows than a list of their numbers fits into memory."""
+
+    shape, ndim, dtype = (2**45, 1), 2, np.dtype("float64")
+
+    def __len__(self):
+        return self.shape[0]
+
+    def take(self, rows):
+        return rows[:, None].astype(float)
+
+
+@pytest.mark.parametrize("last", ["keep", "pad"])
+def test_more_rows_than_memory_has_numbers_for(last):
+    source = Endless()
+    found = batches((source,), 1000, last=last)
+    assert len(found) == -(-(2**45) // 1000)
+    (x,) = next(iter(batches((source,), 1000, start=len(found) - 1, last=last)))
+    rest = [*range(2**45 - 2**45 % 1000, 2**45)]
+    assert x[:, 0].tolist() == rest + [*range(1000 - len(rest))] * (last == "pad")
+
+
+def test_files_of_another_byte_order(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3, dtype=">f4"))
+    ((x,),) = batches((npy(tmp_path / "x.npy"),), 3)
+    assert x.dtype is np.dtype("float32")  # the very object, which kernels ask for
+    assert x.tolist() == [0, 1, 2]
+
+
+def test_a_mapped_file_may_be_removed(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(10.0))
+    mapped = npy(tmp_path / "x.npy")
+    (tmp_path / "x.npy").unlink()
+    assert [batch.tolist() for (batch,) in batches((mapped,), 8)] == [[*range(8)], [8, 9]]
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("start", [1, 3])
+def test_an_epoch_goes_on_as_it_was(start, prefetch):
+    """Whatever is switched on: order, repeated classes, padding and what is drawn are those of the whole epoch."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (23, 6, 6, 3)).astype("uint8"), np.arange(23) % 7 % 3
+    transform = Compose(Crop(2), Flip(), Normalize.fit(data[0]), Noise(0.1))
+
+    def epoch(**options):
+        return list(
+            batches(
+                data, 8, shuffle=True, seed=3, epoch=2, last="pad", balance=1, transform=(transform, None), **options
+            )
+        )
+
+    whole, rest = epoch(), epoch(start=start, prefetch=prefetch)
+    assert len(whole) == 4
+    for expected, got in zip(whole[start:], rest, strict=True):
+        for a, b in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(a, b)

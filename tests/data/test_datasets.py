@@ -130,7 +130,7 @@ def test_load_what_needs_no_files(name):
 def test_load_finds_a_name_however_it_is_written():
     np.testing.assert_array_equal(load("AutoEncoder8").train.inputs, np.eye(8))
     with pytest.raises(
-        ValueError, match=r"no data set 'Fashion'; did you mean 'fashion-mnist'\?; there are digits, xor"
+        ValueError, match=r"no data set 'Fashion'; did you mean 'fashion-mnist'\? There are digits, xor"
     ):
         load("Fashion")
     with pytest.raises(ValueError, match="no data set '#'; there are digits, .*, shakespeare$"):
@@ -143,6 +143,9 @@ def test_raw_pixels_and_bad_dtypes():
     np.testing.assert_array_equal(raw / 16, scaled)
     with pytest.raises(ValueError, match="dtype must be a floating-point dtype or 'uint8', got 'int64'"):
         digits("int64")
+    for name in ("xor", "autoencoder8", "moons", "spirals", "circles"):
+        with pytest.raises(ValueError, match="dtype must be a floating-point dtype, got 'int32'"):
+            load(name, dtype="int32")
 
 
 def idx(array):

@@ -1,4 +1,5 @@
 import io
+import struct
 import sys
 import tracemalloc
 import warnings
@@ -36,6 +37,7 @@ def test_grey_pictures_and_their_labels(put, tmp_path):
     (tmp_path / "read.me").write_text("")
     images, labels, classes = image_folder(tmp_path)
     assert (len(images), images.shape, images.ndim, images.dtype) == (3, (3, 4, 6, 1), 4, np.uint8)
+    assert repr(images) == "Images(shape=(3, 4, 6, 1))"
     assert classes == ("cat", "dog")
     assert labels.dtype == np.int64
     assert labels.tolist() == [0, 0, 1]
@@ -65,12 +67,68 @@ def test_sixteen_bits(put, tmp_path):
     assert classes == ()
 
 
+def test_sixteen_bits_with_the_higher_byte_first(tmp_path):
+    array = RNG.integers(0, 2**16, (3, 4), dtype=np.uint16)
+    tags = [(256, 4), (257, 3), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 3), (279, array.nbytes)]
+    directory = (
+        struct.pack(">H", len(tags)) + b"".join(struct.pack(">HHII", tag, 4, 1, x) for tag, x in tags) + bytes(4)
+    )
+    data = array.astype(">u2").tobytes()
+    (tmp_path / "a.tif").write_bytes(b"MM\0*" + struct.pack(">I", 8 + len(data)) + data + directory)
+    np.testing.assert_array_equal(image_folder(tmp_path).images.take(np.array([0]))[0, ..., 0], array >> 8)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("size", [None, (16, 32)])
+def test_pictures_are_turned_upright(put, tmp_path, form, size):
+    upright = np.zeros((16, 32), np.uint8)
+    upright[:8, :24] = 200
+    lying = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T, 6: np.rot90(upright),
+        7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }  # fmt: skip
+    for orientation, array in lying.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        put(f"{orientation}.{form}", array, exif=exif, **{"lossless": True} if form == "webp" else {})
+    images = image_folder(tmp_path, size=size, channels=1).images
+    assert images.shape == (8, 16, 32, 1)
+    for picture in images.take(np.arange(8)):
+        np.testing.assert_allclose(picture[..., 0], upright, atol=8)
+
+
+def test_damaged_exif_data_are_passed_over(put, tmp_path):
+    put("a.png", pixels(2, 3), exif=b"Exif\0\0nothing")
+    assert image_folder(tmp_path).images.take(np.array([0])).shape == (1, 2, 3, 1)
+
+
+def test_what_is_transparent_and_what_moves(put, tmp_path):
+    array = pixels(3, 4, 4)
+    put("a.png", array)
+    np.testing.assert_array_equal(image_folder(tmp_path).images.take(np.array([0]))[0], array[..., :3])
+    still = [Image.fromarray(np.full((3, 4), value, np.uint8)) for value in (0, 255)]
+    still[0].save(tmp_path / "a.png", save_all=True, append_images=still[1:])
+    assert image_folder(tmp_path).images.take(np.array([0])).max() == 0
+
+
+def test_folders_that_are_no_classes(put, tmp_path):
+    for name in ("train/cat/a.png", "train/dog/a.png", "Val/cat/a.png"):
+        put(name, pixels(2, 2))
+    with pytest.raises(ValueError, match=r"holds no folders of classes, but Val, train: open each one, as .*train"):
+        image_folder(tmp_path)
+    assert image_folder(tmp_path / "train").classes == ("cat", "dog")
+    put("car/a.png", pixels(2, 2))
+    assert image_folder(tmp_path).classes == ("Val", "car", "train")
+    put("__MACOSX/car/._a.png", pixels(2, 2), format="png")
+    assert image_folder(tmp_path).classes == ("Val", "car", "train")
+
+
 def test_size(put, tmp_path):
     wide = np.zeros((10, 40), np.uint8)
     wide[:, 10:30] = 200  # what is in the middle stays
     put("wide.png", wide)
     put("whole.png", pixels(5, 5))
-    images = image_folder(tmp_path, size=5).images
+    images = image_folder(tmp_path, size=np.int64(5)).images
     assert images.shape == (2, 5, 5, 1)
     np.testing.assert_array_equal(images.take(np.array([1]))[0], 200)
     assert image_folder(tmp_path, size=(4, 7)).images.take(np.array([0, 1])).shape == (2, 4, 7, 1)
@@ -101,7 +159,7 @@ def test_batches_of_pictures(put, tmp_path):
 def test_a_file_that_is_no_picture(put, tmp_path):
     put("a/1.png", pixels(3, 3))
     (tmp_path / "a" / "notes.txt").write_text("not a picture")
-    with pytest.raises(ValueError, match=r"notes\.txt is no picture that can be read: "):
+    with pytest.raises(ValueError, match=r"notes\.txt is no picture that can be read: Pillow does not know its"):
         image_folder(tmp_path)
 
 

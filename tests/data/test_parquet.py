@@ -1,6 +1,7 @@
 import datetime
 import sys
 import tracemalloc
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_kinds_that_are_told(write):
         parquet(file, kinds={"city": "number"})
     with pytest.raises(ValueError, match="kinds names a column 'town', which is not there"):
         parquet(file, kinds={"town": "number"})
+
+
+def test_large_and_decimal_numbers(write):
+    file = write({"id": [2**62 + 1, 2**62 + 2], "price": [Decimal("1.50"), Decimal(2)], "n": [1.0, float("nan")]})
+    table = parquet(file)
+    assert table.kinds == dict.fromkeys(("id", "price", "n"), "number")
+    assert table["price"].tolist() == [1.5, 2]
+    table = parquet(file, kinds=dict.fromkeys(("id", "price", "n"), "category"))
+    assert table["id"].tolist() == [str(2**62 + 1), str(2**62 + 2)]
+    assert table["price"].tolist() == ["1.5", "2"]
+    assert table["n"].tolist() == ["1", ""]
 
 
 def test_text_is_read_when_asked_for(write):

@@ -2,6 +2,7 @@ import csv as csv_module
 import gzip
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +78,10 @@ def test_other_encodings(write):
         ("a,b\nc,d\n", ("a", "b"), 1),
         (",b\n1,2\n", ("c1", "b"), 1),
         ("a\n1\n\n2\n", ("a",), 2),
+        ("5,?,3\n1,2,3\n4,5,6\n", ("c1", "c2", "c3"), 3),  # what is missing is no name
+        ("?,NA\n1,2\n", ("c1", "c2"), 2),
+        ("2019,y\n1,\n2,NA\n", ("c1", "c2"), 3),  # nothing says that y names numbers
+        ("2019,y\n1,4\n2,NA\n", ("2019", "y"), 2),
     ],
 )
 def test_header_is_found_out(write, text, names, rows):
@@ -95,7 +100,12 @@ def test_missing_spellings(write):
     assert table.kinds["x"] == "number"
     np.testing.assert_array_equal(table["x"], [1, *[np.nan] * 4])
     assert table["y"].tolist() == ["a", "", "", "", ""]
-    assert csv(write("x\n1\n-99\n"), missing=["-99", "x"])["x"].tolist() == [1, -99]  # which is a number
+    table = csv(write("x,y\n1,a\n-99,-99\n-99.0,-99.0\n,b\n"), missing=["-99", ""])  # by value, as text by spelling
+    np.testing.assert_array_equal(table["x"], [1, *[np.nan] * 3])
+    assert table["y"].tolist() == ["a", "", "-99.0", "b"]
+    assert table.missing == {"x": 3, "y": 1}
+    table = csv(write("x;y\n1,5;a\n-99,0;\n"), missing="-99,0", decimal=",")  # one alone
+    np.testing.assert_array_equal(table["x"], [1.5, np.nan])
     table = csv(write("x\n1\nunknown\n"), missing=["Unknown"])
     np.testing.assert_array_equal(table["x"], [1, np.nan])
 
@@ -154,11 +164,32 @@ def test_text_of_many_values_is_not_kept(write):
 
 def test_dates_and_decimal_commas_are_reported(write):
     file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
-    table = csv(file)
+    table = csv(file, decimal=".")
     assert table.remark("day") == "'2020-01-31' looks like a date"
     assert table.remark("time") == "'1.2.99 10:00' looks like a date"
     assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
-    assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
+    assert csv(write('x\n"1,234"\n"12,345,678.5"\n')).remark("x") == (
+        "'1,234' looks like a number with commas between its thousands"
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"decimal": ","}, {"delimiter": ";"}])
+@pytest.mark.parametrize("header", ["", "x;y\n", "x, m;y, kg\n"])
+def test_decimal_commas(write, header, options):
+    table = csv(write(header + "1,5;2,5\n3,25;-4\n1e1;1,0E-1\n"), **options)
+    assert len(table.names) == 2
+    assert table.numbers.tolist() == [[1.5, 2.5], [3.25, -4], [10, 0.1]]
+
+
+@pytest.mark.parametrize("text", ["x;y\n1,5;2.5\n", "x;y\n1,500;2\n", "x;y\na,5;2\n", 'x\n"1,500"\n'])
+def test_commas_that_may_be_no_decimal_ones(write, text):
+    assert csv(write(text)).kinds["x"] == "category"
+
+
+def test_infinite_numbers(write):
+    table = csv(write("x,y\n1,inf\n2,inf\n3,-1e400\n"))
+    assert table["y"].tolist() == [np.inf, np.inf, -np.inf]
+    assert (table.remark("x"), table.remark("y")) == (None, None)
 
 
 def test_a_column_without_cells(write):
@@ -214,6 +245,8 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_bad_options(write):
     with pytest.raises(ValueError, match="delimiter must be one character, got ', '"):
         csv(write(PEOPLE), delimiter=", ")
+    with pytest.raises(TypeError, match="like must be a Table or an Encoding, got 3"):
+        csv(write(PEOPLE), like=3)
     with pytest.raises(ValueError, match="Python knows no encoding 'utf-9'"):
         csv(write(PEOPLE), encoding="utf-9")
 
@@ -228,7 +261,7 @@ def test_a_line_without_end(write, monkeypatch):
 
 
 def test_a_column_that_is_not_there(write):
-    with pytest.raises(ValueError, match=r"has no column 'Age'; did you mean 'age'\?; there are name, age, city"):
+    with pytest.raises(ValueError, match=r"has no column 'Age'; did you mean 'age'\? There are name, age, city"):
         csv(write(PEOPLE))["Age"]
 
 
@@ -240,6 +273,18 @@ def test_cache(write, tmp_path):
     again = csv(write("a,b\n1,x\n"), cache=tmp_path / "cache")  # takes the place of the files, not of the table
     assert again["a"].tolist() == [1]
     np.testing.assert_array_equal(table["age"], [36, 41, np.nan])
+    with pytest.raises(ValueError, match="line 3 has 1 cell"):
+        csv(write("a,b\n1,x\n2\n"), cache=tmp_path / "cache")
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
+
+
+def test_threads_that_share_a_cache(write, tmp_path):
+    files = [write("a,b\n" + f"{k},{'xyz'[k]}\n" * 20_000, f"{k}.csv") for k in range(3)]
+    with ThreadPoolExecutor() as threads:
+        tables = list(threads.map(lambda file: csv(file, cache=tmp_path / "cache"), files))
+    for k, table in enumerate(tables):
+        assert (table.numbers == k).all()
+        assert table.categories("b") == ("xyz"[k],)
     assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["codes.npy", "numbers.npy"]
 
 
@@ -260,6 +305,22 @@ def test_more_than_memory(tmp_path):
     assert peak < 1e7, peak  # of which 2**15 cells as strings are the most
     np.testing.assert_array_equal(table.numbers[:1000], table.numbers[-1000:])
     assert f"{table['x3'][1]:.16f}" == block[1].split(",")[3]
+
+
+@pytest.mark.slow
+def test_long_texts_are_not_kept(tmp_path):
+    file, text = tmp_path / "long.csv", "x" * 50_000
+    with open(file, "w") as stream:
+        stream.write("x,text\n")
+        stream.writelines(f"{k},{k}{text}\n" for k in range(1000))
+    assert file.stat().st_size > 50e6
+    tracemalloc.start()
+    table = csv(file, max_categories=20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table["x"].tolist() == [*range(1000)]
+    assert table.kinds["text"] == "text"
+    assert peak < 20e6, peak
 
 
 cells = st.text(st.sampled_from('a1.-e,;\t"\n\r ?é\x00N'), max_size=6)

@@ -12,6 +12,8 @@ def test_characters_by_number(tmp_path):
     found = text(tmp_path / "a.txt")
     assert found.characters == "\n abrç😀"
     assert len(found) == 9
+    assert repr(found) == "Text(9 characters, 7 different)"
+    assert repr(found.windows(2)[0]) == "Windows(shape=(4, 2))"
     assert found.ids.dtype == np.uint8
     assert found.ids.tolist() == [2, 3, 4, 2, 0, 5, 2, 1, 6]
     assert found.decode(found.ids) == "abra\nça 😀"
@@ -20,6 +22,8 @@ def test_characters_by_number(tmp_path):
     assert ids.tolist() == [3, 2, 4]
     with pytest.raises(ValueError, match="the character 'e' is not among the 7 of the text"):
         found.encode("zebra")
+    with pytest.raises(ValueError, match="characters have numbers from 0 to 6, got -1 to 7"):
+        found.decode([7, -1])
 
 
 def test_several_files_compressed_or_not(tmp_path):

@@ -177,6 +177,29 @@ def test_the_learning_rate_is_lowered_as_by_pytorch(options):
     assert rates[-1] < 0.01
 
 
+@pytest.mark.parametrize(("lr", "expected"), [(0.01, 0.004), (0.001, 0.001)])
+def test_the_least_learning_rate_is_none_to_rise_to(lr, expected):
+    callbacks = [given([1.0] * 5), ReduceOnPlateau(patience=0, min_lr=0.004)]
+    made = []
+    fit(epochs=5, batch_size=200, callbacks=callbacks, opt=lambda net: made.append(optim.SGD(net, lr)) or made[0])
+    assert made[0].lr_factor * lr == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_plateaus_are_resumed_as_one_factor(order, tmp_path):
+    def run(epochs, **options):
+        made, plateaus = [], [ReduceOnPlateau("loss", patience=0, threshold=9.0), ReduceOnPlateau("loss", patience=1)]
+        plateaus[1].factor = 0.5
+        callbacks = [plateaus[k] for k in order]
+        opt = lambda net: made.append(optim.SGD(net, 1e3)) or made[0]  # noqa: E731  (which learns nothing)
+        fit(epochs=epochs, batch_size=200, callbacks=callbacks, opt=opt, metrics=(), **options)
+        return made[0].lr_factor
+
+    for epochs in (2, 4, 6):
+        found = run(epochs, checkpoint=tmp_path, resume=True)
+    assert found == run(6) < 1
+
+
 # -- files
 
 
@@ -196,6 +219,16 @@ def test_the_history_goes_to_files_row_by_row(tmp_path):
         rows = list(csv.DictReader(stream))
     assert [float(row["loss"]) for row in rows] == [row["loss"] for row in history]
     assert [json.loads(row["confusion"]) for row in rows] == [row["confusion"] for row in history]
+
+
+def test_columns_stay_when_a_run_is_resumed_with_other_metrics(tmp_path):
+    for epochs, metrics in ((1, ["accuracy"]), (2, ["top2", "accuracy"])):
+        log = CSVLog(tmp_path / "rows.csv")
+        _, history = fit(epochs=epochs, metrics=metrics, checkpoint=tmp_path / "run", resume=True, callbacks=[log])
+    with open(tmp_path / "rows.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in history]
+    assert list(rows[1]) == ["epoch", "step", "loss", "accuracy"]
 
 
 def test_what_json_has_no_number_for_is_null(tmp_path):

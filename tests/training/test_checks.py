@@ -5,6 +5,7 @@ import pytest
 
 import gpubp as bp
 from gpubp import losses, nn, optim
+from gpubp.training import Checkpoints, EarlyStopping, ReduceOnPlateau
 from tests.training.common import fit, loss, net_of, train
 
 X, Y = train
@@ -33,11 +34,13 @@ def no_step(*_):
         ({"epochs": 1, "capture": 1}, ValueError, "capture must be True, False or 'auto', got 1"),
         ({"epochs": 1, "last": "cut"}, ValueError, "last must be 'keep', 'drop' or 'pad', got 'cut'"),
         ({"epochs": 1, "last": "drop", "batch_size": 999}, ValueError, "would drop all 200 rows: batch_size is 999"),
-        ({"epochs": 1, "seed": 0.5}, TypeError, "seed and epoch must be whole numbers, got seed=0.5"),
+        ({"epochs": 1, "seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
+        ({"epochs": 1, "seed": None}, TypeError, "seed must be a whole number, got None"),
         ({"epochs": 1, "balance": 2}, ValueError, "the place of an array in data, got 2"),
         ({"epochs": 1, "transform": 3}, TypeError, "transform"),
         ({"epochs": 1, "prefetch": -1}, ValueError, "prefetch must be at least 0, got -1"),
         ({"epochs": 1, "metrics": ["f7"]}, ValueError, "there is no metric 'f7'"),
+        ({"epochs": 1, "metrics": [bp.metrics.Metric("loss", len, len)]}, ValueError, "no metric .* the name 'loss'"),
         ({"epochs": 1, "metrics": "mae"}, TypeError, r"a list or tuple, got 'mae' alone"),
         ({"epochs": 1, "metrics": ["accuracy[1]"]}, ValueError, r"accuracy\[1\] is of output 1 and target 1"),
         ({"epochs": 1, "average": 0.999}, TypeError, "average must be an optim.Average of the net, got float"),
@@ -93,6 +96,68 @@ def test_losses_that_are_none(objective, error, message):
 def test_steps_of_ones_own_that_return_no_loss(value, message):
     with pytest.raises(TypeError, match=message):
         fit(epochs=1, step=lambda net, opt, x, y: value)
+
+
+class Fed(nn.Layer):
+    """A net that is not called with the inputs alone."""
+
+    def __init__(self):
+        self.out = nn.Dense(64, 10)
+
+    def __call__(self, x, y):
+        return self.out(x)
+
+
+class Unfed(nn.Layer):
+    def __init__(self):
+        self.out = nn.Dense(64, 10)
+
+
+@pytest.mark.parametrize(
+    ("net", "objective", "message"),
+    [
+        ({"W": net_of().layers[0].W}, lambda net, x, y: losses.softmax_cross_entropy(x @ net["W"], y), "dict has no"),
+        ([nn.Dense(64, 10, seed=0)], lambda net, x, y: losses.softmax_cross_entropy(net[0](x), y), "list has no"),
+        (Fed().build(0), lambda net, x, y: losses.softmax_cross_entropy(net(x, y), y), r"Fed takes \(x, y\)"),
+        (Unfed().build(0), lambda net, x, y: losses.softmax_cross_entropy(net.out(x), y), "Unfed has no __call__"),
+    ],
+    ids=["dict", "list", "of x and y", "without __call__"],
+)
+def test_a_net_is_called_for_metrics_only(net, objective, message):
+    _, history = fit(objective, net=net, epochs=3, validation=train, metrics=())
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
+    with pytest.raises(TypeError, match=rf"called as net\(x\) for metrics, .* leaves out; but {message}"):
+        fit(objective, net=net, epochs=1)
+
+
+def test_a_net_that_is_not_called_must_know_its_lengths():
+    net = Fed()
+    net.out = nn.Dense(None, 10)
+    with pytest.raises(TypeError, match=r"called as net\(x\) for the lengths that it was not given; but Fed takes"):
+        fit(net=net.build(0), epochs=1, metrics=())
+
+
+@pytest.mark.parametrize(("data", "note"), [((X[:, :30], Y), "validation"), ((X, Y[:, None] / 2), "validation")])
+def test_validation_is_tried_before_the_first_step(data, note):
+    with pytest.raises(ValueError, match="expects") as caught:
+        fit(epochs=1, step=no_step, validation=data)
+    assert caught.value.__notes__[-1] == "with the first batch of validation"
+
+
+@pytest.mark.parametrize("watch", [{"callbacks": [EarlyStopping()]}, {"callbacks": [ReduceOnPlateau("val_acc")]}])
+def test_a_figure_that_no_row_will_have_is_refused_before_the_first_step(watch):
+    with pytest.raises(ValueError, match="no figure 'val_.*' to monitor in the history: there are loss, accuracy$"):
+        fit(epochs=1, step=no_step, **watch)
+
+
+def test_a_best_figure_that_no_row_will_have_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match="'val_acc' to monitor .* there are loss, val_accuracy$"):
+        fit(None, epochs=1, step=no_step, validation=train, checkpoint=Checkpoints(tmp_path, best="val_acc"))
+
+
+def test_targets_that_are_text():
+    with pytest.raises(TypeError, match=r"the targets of train must be numbers, got <U21: np.unique"):
+        fit(epochs=1, data=(X, Y.astype(str)))
 
 
 def test_nan_in_data_is_named_with_its_place():

@@ -9,7 +9,7 @@ import pytest
 import gpubp as bp
 from gpubp import nn, optim
 from gpubp.nn.surgery import state_of
-from gpubp.training.files import in_pieces, read_arrays, write_atomically
+from gpubp.training.files import write_atomically
 
 
 def net_of(seed=0, width=4, dtype="float32"):
@@ -133,20 +133,19 @@ def test_every_dtype_as_others_write_and_read_it(tmp_path):
     bp.load(tmp_path / "theirs", zeros)
     for name, x in arrays.items():
         np.testing.assert_array_equal(zeros[name], x, strict=True)
-    beyond = {"a": np.ones(2, bfloat16), "b": np.asarray([1 + 2j]), "c": np.arange(2.0).astype(">f8")}
-    bp.save(beyond, tmp_path / "beyond")
-    found, _ = read_arrays(tmp_path / "beyond")
-    assert [x.tolist() for x in found.values()] == [[1 + 2j], [0, 1], [1, 1]]
-    for dtype in ("M8[s]", "U3", "longdouble", "O"):
-        with pytest.raises(TypeError, match="safetensors files hold numbers of the common sizes, not "):
-            in_pieces({"t": np.zeros(1, dtype)}, "x")
+    narrow = {"a": np.arange(3).astype(bfloat16), "c": np.arange(2.0).astype(">f8")}
+    bp.save(narrow, tmp_path / "narrow")
+    zeros = bp.load(tmp_path / "narrow", {"a": np.zeros(3, bfloat16), "c": np.zeros(2)})
+    assert [x.tolist() for x in zeros.values()] == [[0, 1, 2], [0, 1]]
+    with pytest.raises(TypeError, match="a safetensors file cannot hold this: .*complex128"):
+        bp.save({"x": np.ones(3, "complex128")}, tmp_path / "wide")
 
 
-@pytest.mark.parametrize("dtype", ["I12", "C8", "U1", "F8_E4M3", "F128", "M64"])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F128"])
 def test_other_dtypes_are_named(dtype, tmp_path):
     text = json.dumps({"x": {"dtype": dtype, "shape": [1], "data_offsets": [0, 1]}}).encode()
     (tmp_path / "net").write_bytes(len(text).to_bytes(8, "little") + text + b"1")
-    with pytest.raises(ValueError, match=f"NumPy has no dtype for the {dtype} of safetensors"):
+    with pytest.raises(ValueError, match=f"net is not a whole safetensors file: .*{dtype}"):
         bp.load(tmp_path / "net", net_of())
 
 

@@ -157,6 +157,22 @@ def test_a_run_that_was_stopped_early_stays_stopped(tmp_path):
     same(other, net)  # the best one, not the last
 
 
+def test_a_reason_to_stop_can_be_taken_back(tmp_path):
+    class Clock(Callback):
+        def on_start(self, run):
+            run.history.stopped, self.end = None, run.step + 3
+
+        def on_step(self, run):
+            if run.step == self.end:
+                run.stop("out of time")
+
+    for steps in (3, 6, 7):
+        net, history = fit(epochs=1, checkpoint=tmp_path, resume=True, callbacks=[Clock()])
+        assert history[-1]["step"] == steps
+    assert history.stopped is None
+    same(net, fit(epochs=1)[0])
+
+
 def test_more_epochs_go_on(tmp_path):
     fit(epochs=1, checkpoint=tmp_path)
     net, history = fit(epochs=3, checkpoint=tmp_path, resume=True)
@@ -202,7 +218,7 @@ def test_another_run_is_not_mixed_in(tmp_path):
         ({"seed": 1}, "seed is 1, and was 0"),
         ({"data": data}, r"data is \[\[\[50, 64\], 'float32'\], \[\[50\], 'int64'\]\], and was \[\[\[200, 64\]"),
         (
-            {"callbacks": [EarlyStopping()]},
+            {"callbacks": [EarlyStopping("loss")]},
             r"holds net, opt, run, but .* callbacks\[0\]: EarlyStopping",
         ),
         ({"opt": lambda net: optim.AdamW(net, 0.01)}, "optimizer is 'AdamW', and was 'Adam'"),

@@ -226,27 +226,25 @@ class FlatStore(Store):
         super().restore(self.slots, counts, scale)
 
     def step(self, gradients: Sequence[Any], settings: Sequence[Settings], value: Any = None) -> None:
-        factor = 1.0
+        buffers, factor = self.buffers, 1.0
+        for buffer, members in zip(buffers, self.members, strict=True):
+            buffer.take(gradients if len(buffers) == 1 else [gradients[k] for k in members])
         if self._guarded:
-            factor, taken = self._look(gradients, value)
+            factor, taken = self._look(value)
             if not taken:
                 self.skipped += 1
                 return
         self.steps += 1
-        buffers, t = self.buffers, self.steps
-        if len(buffers) == 1:
-            buffers[0].step(gradients, factor, t, settings[0])
-            return
         for buffer, members in zip(buffers, self.members, strict=True):
-            buffer.step([gradients[k] for k in members], factor, t, settings[self.groups[members[0]]])
+            buffer.step(factor, self.steps, settings[self.groups[members[0]]])
 
-    def _look(self, gradients: Sequence[Any], value: Any) -> tuple[float, bool]:
+    def _look(self, value: Any) -> tuple[float, bool]:
         """Look through the gradients: return by what they are multiplied, and whether the step is taken."""
         guard, rule = self.guard, self.guard.loss_scale
         factor = 1.0 if rule is None else 1.0 / float(self.scale)
         if not guard.looks:
             return factor, True
-        given = [g for g in gradients if g is not None]
+        given = [buffer.given for buffer in self.buffers if buffer.given is not None]
         norm = math.sqrt(sum(map(_square, given))) * factor
         finite = math.isfinite(norm) or all(bool(np.isfinite(g).all()) for g in given)
         self.norm = np.asarray(norm)
@@ -306,6 +304,8 @@ class _Buffer:
         self.narrow = is_narrow(dtype)
         self.real = self.flat.real.dtype if dtype.kind == "c" else None
         self.alone = not self.shared or (n > SMALL and len(arrays) == 1)
+        self.given: Any = None
+        self.frozen: list[slice] = []
         wide = np.float32 if self.narrow else dtype
         self.state = tuple(np.zeros(n, wide) for _ in range(slots))
         room = min(n, CHUNK) if self.alone else n
@@ -320,20 +320,29 @@ class _Buffer:
                 self.gradient_views.append(self.gradient[part].reshape(x.shape))
             start += x.size
 
-    def step(self, gradients: Sequence[Any], factor: float, t: int, settings: Settings) -> None:
+    def take(self, gradients: Sequence[Any]) -> None:
+        """Take the gradients of the next step: one that stands alone as it is, small ones as one."""
         if self.alone:
-            if gradients[0] is not None:
-                self._step_alone(gradients[0], factor, t, settings)
+            self.given = gradients[0]
             return
-        frozen = []
+        self.given, self.frozen = self.gradient, []
         for part, view, g in zip(self.parts, self.gradient_views, gradients, strict=True):
             if g is None:
-                frozen += [(flat[part], flat[part].copy()) for flat in (self.flat, *self.state)]
+                self.frozen.append(part)
                 view[...] = 0  # what an update leaves there would grow from step to step
             else:
                 view[...] = g
+
+    def step(self, factor: float, t: int, settings: Settings) -> None:
+        """Make a step with the gradients taken, which are given up."""
+        given, self.given = self.given, None
+        if self.alone:
+            if given is not None:
+                self._step_alone(given, factor, t, settings)
+            return
+        before = [(flat[part], flat[part].copy()) for part in self.frozen for flat in (self.flat, *self.state)]
         self._update(self.flat, self.gradient, self.state, self.temporary, factor, t, settings)
-        for view, old in frozen:
+        for view, old in before:
             view[...] = old
 
     def _step_alone(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
