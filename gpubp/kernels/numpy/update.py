@@ -200,7 +200,7 @@ class FlatStore(Store):
         in_place, clip_value = self.update.kernels["numpy"], self.guard.clip_value
         self.buffers = [
             (_Matrix if is_matrix[members[0]] else _Buffer)(
-                in_place, [given[k] for k in members], len(self.names[members[0]]), clip_value
+                in_place, [given[k] for k in members], len(self.names[members[0]]), clip_value, self.groups[members[0]]
             )
             for members in self.members
         ]
@@ -227,16 +227,19 @@ class FlatStore(Store):
 
     def step(self, gradients: Sequence[Any], settings: Sequence[Settings], value: Any = None) -> None:
         buffers, factor = self.buffers, 1.0
-        for buffer, members in zip(buffers, self.members, strict=True):
-            buffer.take(gradients if len(buffers) == 1 else [gradients[k] for k in members])
+        if len(buffers) == 1:
+            buffers[0].take(gradients)
+        else:
+            for buffer, members in zip(buffers, self.members, strict=True):
+                buffer.take([gradients[k] for k in members])
         if self._guarded:
             factor, taken = self._look(value)
             if not taken:
                 self.skipped += 1
                 return
         self.steps += 1
-        for buffer, members in zip(buffers, self.members, strict=True):
-            buffer.step(factor, self.steps, settings[self.groups[members[0]]])
+        for buffer in buffers:
+            buffer.step(factor, self.steps, settings[buffer.group])
 
     def _look(self, value: Any) -> tuple[float, bool]:
         """Look through the gradients: return by what they are multiplied, and whether the step is taken."""
@@ -296,10 +299,12 @@ class _Buffer:
 
     shared = True  #: whether an array that is small does not stand alone
 
-    def __init__(self, in_place: InPlace, arrays: Sequence[Any], slots: int, clip_value: float | None) -> None:
+    def __init__(
+        self, in_place: InPlace, arrays: Sequence[Any], slots: int, clip_value: float | None, group: int
+    ) -> None:
         dtype = arrays[0].dtype
         n = sum(x.size for x in arrays)
-        self.in_place, self.clip_value, self.n = in_place, clip_value, n
+        self.in_place, self.clip_value, self.group, self.n = in_place, clip_value, group, n
         self.flat = np.empty(n, dtype)
         self.narrow = is_narrow(dtype)
         self.real = self.flat.real.dtype if dtype.kind == "c" else None
@@ -341,7 +346,7 @@ class _Buffer:
                 self._step_alone(given, factor, t, settings)
             return
         before = [(flat[part], flat[part].copy()) for part in self.frozen for flat in (self.flat, *self.state)]
-        self._update(self.flat, self.gradient, self.state, self.temporary, factor, t, settings)
+        self._update(self.flat, self.gradient, self.state, self.temporary, factor, t=t, **settings)
         for view, old in before:
             view[...] = old
 
@@ -352,9 +357,22 @@ class _Buffer:
             g = self.gradient[: part.stop - start]
             g[...] = gradient[part]
             state = tuple(s[part] for s in self.state)
-            self._update(self.flat[part], g, state, self.temporary[: len(g)], factor, t, settings)
+            self._update(self.flat[part], g, state, self.temporary[: len(g)], factor, t=t, **settings)
 
-    def _update(self, p: Any, g: Any, state: Any, temporary: Any, factor: float, t: int, settings: Settings) -> None:
+    def _update(
+        self,
+        p: Any,
+        g: Any,
+        state: Any,
+        temporary: Any,
+        factor: float,
+        *,
+        maximize: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        **settings: Any,
+    ) -> None:
+        """What is done to the gradients, what `Update` does itself, and then the update's own arithmetic."""
         if self.real is not None:
             p, g, temporary, *state = (x.view(self.real) for x in (p, g, temporary, *state))
         if factor != 1.0:
@@ -362,30 +380,15 @@ class _Buffer:
         if self.clip_value is not None:
             np.clip(g, -self.clip_value, self.clip_value, g)
         wide = p.astype(np.float32) if self.narrow else p
-        self._own(wide, g, state, temporary, t=t, **settings)
-        if self.narrow:
-            p[...] = wide
-
-    def _own(
-        self,
-        p: Any,
-        g: Any,
-        state: Any,
-        temporary: Any,
-        *,
-        maximize: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        **settings: Any,
-    ) -> None:
-        """What `Update` does itself, and then the update's own arithmetic."""
         if maximize:
             np.negative(g, g)
         if weight_decay and decoupled:
-            _multiply(p, 1 - settings["lr"] * weight_decay, p)
+            _multiply(wide, 1 - settings["lr"] * weight_decay, wide)
         elif weight_decay:
-            _add(g, _multiply(p, weight_decay, temporary), g)
-        self.in_place(p, g, state, temporary, **settings)
+            _add(g, _multiply(wide, weight_decay, temporary), g)
+        self.in_place(wide, g, state, temporary, **settings)
+        if self.narrow:
+            p[...] = wide
 
 
 class _Matrix(_Buffer):
@@ -396,7 +399,7 @@ class _Matrix(_Buffer):
     def _step_alone(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
         (p,) = self.views
         g = np.array(gradient, self.gradient.dtype, order="C")
-        self._update(p, g, tuple(s.reshape(p.shape) for s in self.state), np.empty_like(g), factor, t, settings)
+        self._update(p, g, tuple(s.reshape(p.shape) for s in self.state), np.empty_like(g), factor, t=t, **settings)
 
 
 def make(update: Update, *arguments: Any) -> Store:
