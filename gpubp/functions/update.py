@@ -493,7 +493,7 @@ class Store:
 
     def _prepare(self) -> None:
         xp, like = self.xp, self.arrays[0]
-        self._narrow = [is_narrow(x.dtype) for x in self.arrays]
+        self._wide = [xp.float32 if is_narrow(x.dtype) else x.dtype for x in self.arrays]
         wide = self._widened(self.arrays)
         self.slots: list[State] = [
             tuple(xp.zeros_like(x) for _ in names) for x, names in zip(wide, self.names, strict=True)
@@ -593,13 +593,12 @@ class Store:
             if take is not None:
                 new = xp.where(take, new, p)
                 after = tuple(xp.where(take, a, s) for a, s in zip(after, state, strict=True))
-            self.arrays[k] = xp.astype(new, self.arrays[k].dtype) if self._narrow[k] else new
+            self.arrays[k] = xp.astype(new, self.arrays[k].dtype, copy=False)
             self.slots[k] = after
 
     def _widened(self, arrays: Sequence[Any]) -> list[Any]:
-        """The arrays, those of 16 bits as float32."""
+        """The parameters or gradients in the dtypes of the parameters, or float32 for those of 16 bits."""
         xp = self.xp
         return [
-            xp.astype(x, xp.float32) if narrow and x is not None else x
-            for x, narrow in zip(arrays, self._narrow, strict=True)
+            x if x is None else xp.astype(x, dtype, copy=False) for x, dtype in zip(arrays, self._wide, strict=True)
         ]

@@ -51,12 +51,14 @@ class Optimizer(Member):
     stepped in float32 arithmetic and have float32 state. Nothing of a step is read by the host where the arrays are on
     a device.
 
+    The settings are attributes, which may be changed between steps unless they then need other state.
+
     Parameters
     ----------
     tree
         A built net, or a dict or list that holds arrays.
     lr
-        Learning rate; may be changed between steps. Or a schedule: a function of the number of the step, from 0, such
+        Learning rate, or a schedule: a function of the number of the step, from 0, such
         as those of `gpubp.optim.schedules`; it is called on the host.
     groups
         Other settings for some of the parameters, by paths, such as ``"layers[0].W"``, parts of the net, such as

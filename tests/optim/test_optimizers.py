@@ -333,3 +333,14 @@ def test_muon_on_numpy_steps_in_place_and_skips_without_a_warning(shape, dtype):
     assert (opt.steps, opt.skipped) == (3, 1)
     for name, x in tree.items():
         np.testing.assert_allclose(x, general[name], rtol=1e-12 if dtype == "float64" else 2e-3)
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.Muon])
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict"])
+def test_a_wider_gradient_widens_nothing(cls, library):
+    xp = pytest.importorskip(library)
+    tree = {"a": xp.ones((2, 2), dtype=xp.float32)}
+    opt = cls(tree, 0.1)
+    opt.step({"a": xp.ones((2, 2), dtype=xp.float64)})
+    slots = [x for name, x in opt.state().items() if name.endswith("['a']")]
+    assert [x.dtype for x in (tree["a"], *slots)] == [xp.float32] * (1 + len(slots))
