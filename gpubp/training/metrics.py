@@ -23,7 +23,7 @@ import numpy as np
 from ..array import strip
 from ..boundary import is_inexact, scatter
 from ..data.batches import check_at_least_1
-from ..device import Device, is_array, move, raw_namespace, to_numpy
+from ..device import CPU, Device, device_of, is_array, move, raw_namespace, to_numpy
 from ..dtypes import widened
 from ..functions.checks import check_one_library, check_range, check_real
 from ..functions.cross_entropy import softmax_cross_entropy
@@ -378,6 +378,8 @@ class _Classes:
             said, labels = output > threshold, target > 0.5
             if ignore_index is not None:
                 counted = target != ignore_index
+                target = xp.where(counted, target, 0.0)
+            _check_two_classes(name, target)
         elif shape[-1:] > (1,) and (wanted == shape or (wanted == shape[:-1] and not is_inexact(target.dtype))):
             self.classes = shape[-1]
             said = xp.argmax(output, axis=-1)
@@ -403,6 +405,15 @@ class _Classes:
 
     def count(self, index: Any, weights: Any, n: int) -> Any:
         return scatter(self.xp, (n,), index, weights)
+
+
+def _check_two_classes(name: str, target: Any) -> None:
+    """Refuse numbers that are no classes, where looking at them costs no wait."""
+    if device_of(target) == CPU and target.size and not 0 <= target.min() <= target.max() <= 1:
+        raise ValueError(
+            f"{name} expects targets from 0 to 1 where there is one output, got some from {target.min()} to "
+            f"{target.max()}; of numbers there are mae, rmse and r2"
+        )
 
 
 def _averaged(
