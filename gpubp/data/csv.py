@@ -10,7 +10,19 @@ from itertools import islice
 from typing import Any
 
 from .opening import LINE, File, naming, opened_text, undecodable
-from .tables import MISSING, Piece, Table, as_number, check_names, fill, kinds_of, rows_of_a_piece, shown
+from .tables import (
+    DECIMAL_COMMA,
+    MISSING,
+    THOUSANDS,
+    Piece,
+    Table,
+    as_number,
+    check_names,
+    fill,
+    kinds_of,
+    rows_of_a_piece,
+    shown,
+)
 
 __all__ = ["csv"]
 
@@ -25,7 +37,7 @@ def csv(
     kinds: Mapping[str, str] | None = None,
     like: Any = None,
     missing: Iterable[str] = MISSING,
-    decimal: str = ".",
+    decimal: str | None = None,
     encoding: str = "utf-8",
     max_categories: int = 1000,
     memory: int = 2**28,
@@ -53,7 +65,8 @@ def csv(
         Spellings of a missing cell, in capital or small letters. In number columns those of numbers, as ``"-999"``,
         mean the number, however it is written.
     decimal
-        What stands before a number's fraction, such as ``","``.
+        What stands before a number's fraction; by default found out: a comma if cells of the first lines have that, and
+        none a point, and if it does not always stand before three digits, as between thousands.
     encoding
         Of the file's characters; a byte order mark is passed over.
     max_categories
@@ -81,12 +94,13 @@ def csv(
         form = _Form(file, header, delimiter, encoding, spellings, decimal)
         return fill(
             file, form.names, kinds_of(kinds, like, form.names), form.pieces,
-            unit="line", missing=spellings, decimal=decimal, max_categories=max_categories, memory=memory, cache=cache,
+            unit="line", missing=spellings, decimal=form.decimal,
+            max_categories=max_categories, memory=memory, cache=cache,
         )  # fmt: skip
 
 
 class _Form:
-    """How a CSV file is to be read: its delimiter, the names of its columns, where data begin."""
+    """How a CSV file is to be read: its delimiter, its decimal point, the names of its columns, where data begin."""
 
     def __init__(
         self,
@@ -95,12 +109,12 @@ class _Form:
         delimiter: str | None,
         encoding: str,
         missing: frozenset[str],
-        decimal: str,
+        decimal: str | None,
     ) -> None:
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter must be one character, got {delimiter!r}")
         self._file, self._encoding = file, encoding
-        possible = delimiter or ",;\t|".replace(decimal, "")
+        possible = delimiter or ",;\t|".replace(decimal or ".", "")
         self._delimiter = possible[0]
         if len(possible) > 1:
             with suppress(UnicodeError):  # which the rows' reader will report
@@ -109,7 +123,8 @@ class _Form:
         if not first:
             raise ValueError("the file is empty")
         cells = [row for _, _, row in first]
-        self._has_header = _is_header(cells, missing, decimal) if header is None else header
+        self.decimal = _decimal_of(cells) if decimal is None else decimal
+        self._has_header = _is_header(cells, missing, self.decimal) if header is None else header
         self.names = _names(cells[0]) if self._has_header else [f"c{k + 1}" for k in range(len(cells[0]))]
 
     def _lines(self) -> Any:
@@ -184,13 +199,20 @@ class _Lines:
 
 
 def _delimiter_of(lines: list[str], possible: str) -> str:
-    """The delimiter by which most lines have as many cells as the first; of several the one with most cells."""
+    """The delimiter by which most lines have as many cells as the first; of several no comma, then that of most."""
 
-    def fitness(delimiter: str) -> tuple[int, int]:
+    def fitness(delimiter: str) -> tuple[int, bool, int]:
         widths = [len(row) for row in standard.reader(lines, delimiter=delimiter) if row] or [1]
-        return (widths.count(widths[0]), widths[0]) if widths[0] > 1 else (0, 1)
+        return (widths.count(widths[0]), delimiter != ",", widths[0]) if widths[0] > 1 else (0, delimiter == ",", 1)
 
     return max(possible, key=fitness)
+
+
+def _decimal_of(rows: list[list[str]]) -> str:
+    cells = [cell.strip() for row in rows for cell in row]
+    with_comma = [cell for cell in cells if DECIMAL_COMMA.fullmatch(cell)]
+    has_point = any("." in cell and as_number(cell) is not None for cell in cells)
+    return "." if has_point or all(map(THOUSANDS.fullmatch, with_comma)) else ","
 
 
 def _is_header(rows: list[list[str]], missing: frozenset[str], decimal: str) -> bool:

@@ -169,7 +169,8 @@ class Encoding:
         Raises
         ------
         ValueError
-            If there is no such column or row, if the target has one value only, if no column is left.
+            If there is no such column or row; if the target has one value only, or, of no told task, other values in
+            more than half of the rows that are no numbers; if no column is left.
         """
         ignore = [ignore] if isinstance(ignore, str) else ignore
         rows = _checked(table, rows)
@@ -496,8 +497,10 @@ def _target(table: Table, name: str, rows: np.ndarray, task: str | None) -> dict
     if kind == "text":
         raise ValueError(f"the target {name!r} of {table.file} has too many different values to be classes")
     if kind == "category":
-        found = _frequencies(table, name, None)
-        classes = sorted(found)
+        classes = sorted(_frequencies(table, name, None))
+        if task is None and len(classes) > max(20, len(table) // 2):
+            why = table.remark(name) or f"it has {len(classes)} different values in {len(table)} rows"
+            raise ValueError(f"the target {name!r} of {table.file} should be a column of numbers or of classes: {why}")
     else:
         most = len(table) if task in ("binary", "classes") else _WHOLE
         labels = _few_whole(table, name, most)

@@ -18,8 +18,10 @@ import numpy as np
 from .opening import File, naming
 
 __all__ = [
+    "DECIMAL_COMMA",
     "KINDS",
     "MISSING",
+    "THOUSANDS",
     "Piece",
     "Store",
     "Table",
@@ -41,10 +43,12 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?")
 _CELLS = 2**15  # of a piece
 _HEADER = 128  # bytes of an .npy file before its data
 
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _UNUSUAL = {
     "date": re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./-]\d\d?[./-]\d{2}(\d{2})?([ T].*)?"),
-    "number with commas between its thousands": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
-    "number with a decimal comma (decimal=',')": re.compile(r"[+-]?\d+,\d+"),
+    "number with commas between its thousands": THOUSANDS,
+    "number with a decimal comma (decimal=',')": DECIMAL_COMMA,
 }
 
 Piece = tuple[Sequence[int], Sequence[Sequence[Any]]]  # the lines that rows begin at; the columns' cells

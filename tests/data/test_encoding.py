@@ -234,6 +234,16 @@ def test_bad_targets(read, target, message):
         Encoding.fit(table, target)
 
 
+def test_targets_that_differ_in_most_rows(read):
+    table = read("x,y\n" + "".join(f"{k % 7},n{k}\n" for k in range(30)))
+    with pytest.raises(ValueError, match="'y' of .* numbers or of classes: it has 30 different values in 30 rows"):
+        Encoding.fit(table, "y")
+    assert len(Encoding.fit(table, "y", task="classes").classes) == 30
+    table = read("x;y\n" + "".join(f"{k % 7};{k},5\n" for k in range(30)), decimal=".")
+    with pytest.raises(ValueError, match="of numbers or of classes: '0,5' looks like a number with a decimal comma"):
+        Encoding.fit(table, "y")
+
+
 def test_a_regression_of_one_value(read):
     table = read("x,y\n1,0.1\n2,0.1\n3,0.5\n")
     with pytest.raises(ValueError, match="the target 'y' of .* has one value only, 0.1: nothing to learn"):

@@ -164,20 +164,26 @@ def test_text_of_many_values_is_not_kept(write):
 
 def test_dates_and_decimal_commas_are_reported(write):
     file = write("day;time;x\n2020-01-31;1.2.99 10:00;3,14\n2020-02-01;2.2.99 11:00;-1\n")
-    table = csv(file)
+    table = csv(file, decimal=".")
     assert table.remark("day") == "'2020-01-31' looks like a date"
     assert table.remark("time") == "'1.2.99 10:00' looks like a date"
     assert table.remark("x") == "'3,14' looks like a number with a decimal comma (decimal=',')"
-    assert csv(file, decimal=",")["x"].tolist() == [3.14, -1]
     assert csv(write('x\n"1,234"\n"12,345,678.5"\n')).remark("x") == (
         "'1,234' looks like a number with commas between its thousands"
     )
 
 
-def test_a_decimal_comma_is_no_delimiter(write):
-    table = csv(write("1,5;2,5\n3,5;4,5\n"), decimal=",")
-    assert table.names == ("c1", "c2")
-    assert table["c2"].tolist() == [2.5, 4.5]
+@pytest.mark.parametrize("options", [{}, {"decimal": ","}, {"delimiter": ";"}])
+@pytest.mark.parametrize("header", ["", "x;y\n", "x, m;y, kg\n"])
+def test_decimal_commas(write, header, options):
+    table = csv(write(header + "1,5;2,5\n3,25;-4\n1e1;1,0E-1\n"), **options)
+    assert len(table.names) == 2
+    assert table.numbers.tolist() == [[1.5, 2.5], [3.25, -4], [10, 0.1]]
+
+
+@pytest.mark.parametrize("text", ["x;y\n1,5;2.5\n", "x;y\n1,500;2\n", "x;y\na,5;2\n", 'x\n"1,500"\n'])
+def test_commas_that_may_be_no_decimal_ones(write, text):
+    assert csv(write(text)).kinds["x"] == "category"
 
 
 def test_infinite_numbers(write):
