@@ -291,7 +291,10 @@ class Checkpoints:
 
 
 def _state_of(part: Any) -> dict[str, Any]:
-    return dict(part.state()) if hasattr(part, "state") else state_of(part)
+    found = part.state() if hasattr(part, "state") else state_of(part)
+    if not isinstance(found, Mapping):
+        raise TypeError(f"state() of {type(part).__name__} must return a dict, got {type(found).__name__}")
+    return dict(found)
 
 
 def _load(part: Any, state: dict[str, Any], name: str) -> None:

@@ -129,8 +129,9 @@ class Totals:
     """
 
     def __init__(self, metrics: Iterable[str | Metric] = ()) -> None:
-        if isinstance(metrics, str | Metric):
-            raise TypeError(f"metrics must be a list or tuple, got {metrics!r} alone: write [{metrics!r}]")
+        if not isinstance(metrics, Iterable) or isinstance(metrics, str):
+            advice = f" alone: write [{metrics!r}]" if isinstance(metrics, str | Metric) else ""
+            raise TypeError(f"metrics must be a list or tuple, got {metrics!r}{advice}")
         self.metrics = tuple(map(resolve, metrics))
         names = [metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
