@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 from ..boundary import is_complex
@@ -254,32 +254,40 @@ def muon(
     return p - lr * muon_change(xp, change, iterations, match_adam), (m,)
 
 
-def muon_change(xp: Any, x: Any, iterations: int, match_adam: bool) -> Any:
+def muon_change(
+    xp: Any, x: Any, iterations: int, match_adam: bool, iterate: Callable[[Any, Any, int], Any] | None = None
+) -> Any:
     """Return s O of a momentum; see `muon`."""
     n = x.shape[-1]
     rows = math.prod(x.shape[:-1])
     scale = 0.2 * math.sqrt(max(n, rows)) if match_adam else math.sqrt(max(1.0, n / max(1, rows)))
-    return scale * xp.reshape(orthogonalized(xp, xp.reshape(x, (rows, n)), iterations), x.shape)
+    return scale * xp.reshape(orthogonalized(xp, xp.reshape(x, (rows, n)), iterations, iterate), x.shape)
 
 
-def orthogonalized(xp: Any, x: Any, iterations: int) -> Any:
+def orthogonalized(xp: Any, x: Any, iterations: int, iterate: Callable[[Any, Any, int], Any] | None = None) -> Any:
     """Return about the nearest matrix with orthonormal rows or columns: singular values of some 0.7 to 1.2.
 
-    Newton-Schulz iteration x ← a x + b (x xᵀ) x + c (x xᵀ)² x of x / ‖x‖, in the dtype of x.
-
-    Notes
-    -----
-    The coefficients, chosen for a steep slope at 0, are those of Jordan et al. 2024.
+    It is made of x / ‖x‖ by `newton_schulz`, in the dtype of x, or by what is given as `iterate`.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = x.shape[0] > x.shape[1]
     x = x.mT if is_tall else x
     norm = xp.sqrt(xp.sum(x * x))
     x = x / xp.where(norm > 1e-7, norm, xp.full_like(norm, 1e-7))
+    x = (iterate or newton_schulz)(xp, x, iterations)
+    return x.mT if is_tall else x
+
+
+#: Of Newton-Schulz iteration, chosen for a steep slope at 0 by Jordan et al. 2024.
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+
+
+def newton_schulz(xp: Any, x: Any, iterations: int) -> Any:
+    """Repeat x ← a x + b (x xᵀ) x + c (x xᵀ)² x."""
+    a, b, c = NEWTON_SCHULZ
     for _ in range(iterations):
         square = xp.matmul(x, x.mT)
         x = a * x + xp.matmul(b * square + c * xp.matmul(square, square), x)
-    return x.mT if is_tall else x
+    return x
 
 
 @update(a=lambda settings: settings.get("narrow", False))
@@ -294,6 +302,10 @@ def average(xp: Any, p: Any, g: Any, state: State, *, t: Any, decay: float, narr
 
 
 # -- what is done to the gradients of all parameters before a step
+
+
+#: Below it float32 loses digits, and on a GPU is 0.
+SMALLEST_SCALE = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -326,11 +338,14 @@ class LossScale:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             check_number(name, value)
-        if not (self.init > 0 and math.isfinite(self.init)):
-            raise ValueError(f"a loss scale must be above 0 and finite, got {self.init}")
-        if not (self.growth >= 1 and 0 < self.backoff <= 1 and self.interval >= 1):
+            object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))
+        if not SMALLEST_SCALE <= self.init < 2.0**128:
+            raise ValueError(f"a loss scale must be from 2**-126 to below 2**128, as a normal float32, got {self.init}")
+        if not isinstance(self.interval, int):
+            raise TypeError(f"interval must be a whole number, got {self.interval}")
+        if not (1 <= self.growth < math.inf and 0 < self.backoff <= 1 and self.interval >= 1):
             raise ValueError(
-                "a loss scale needs growth from 1, backoff from above 0 to 1 and an interval from 1, got "
+                "a loss scale needs a finite growth from 1, backoff from above 0 to 1 and an interval from 1, got "
                 f"{self.growth}, {self.backoff}, {self.interval}"
             )
 
@@ -393,10 +408,6 @@ def clip_factor(xp: Any, norm: Any, clip_norm: float) -> Any:
         return xp.ones_like(norm)
     factor = clip_norm / (norm + 1e-6)
     return xp.where(factor > 1, xp.ones_like(factor), factor)
-
-
-#: Below it float32 loses digits, and on a GPU is 0.
-SMALLEST_SCALE = 2.0**-126
 
 
 def rescale(xp: Any, rule: LossScale, scale: Any, good: Any, finite: Any) -> tuple[Any, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import Any, Self, TypedDict, Unpack
 
 from ..boundary import is_complex
 from ..capture import Member, NotCapturable, recording
-from ..device import device_of, library, move, raw_namespace, to_numpy
+from ..device import device_of, is_array, library, move, raw_namespace, to_numpy
 from ..functions.update import COUNTS, NONFINITE, Guard, LossScale, Settings, Store, Update, check_number
 from ..fused import load_kernels
 from ..layout import Layout
@@ -101,10 +102,7 @@ class Optimizer(Member):
     names: tuple[str, ...] = ("lr",)  #: of the settings, which are attributes and may differ among groups
 
     def __init__(self, tree: Any, lr: Any, **options: Unpack[Options]) -> None:
-        if unknown := [name for name in options if name not in Options.__annotations__]:
-            kind = type(self).__name__
-            known = ", ".join((*self.names, *Options.__annotations__))
-            raise TypeError(f"{kind} has no option {', '.join(unknown)}; it has {known}")
+        _check_names(type(self).__name__, options, Options.__annotations__, self.names)
         groups = options.pop("groups", None) or {}
         self.maximize = options.pop("maximize", False)
         guard = _guard(**options)  # type: ignore[misc]
@@ -113,7 +111,7 @@ class Optimizer(Member):
         self.tree, self._layout = tree, Layout(tree)
         arrays = self._layout.read(tree)
         if not arrays:
-            raise TypeError(f"{type(self).__name__} found no floating-point array in {type(tree).__name__}")
+            raise TypeError(f"there is no floating-point array in this {type(tree).__name__}")
         if len(libraries := {library(x) for x in arrays}) > 1:
             raise TypeError(f"an optimizer works on arrays of one library, got {', '.join(sorted(libraries))}")
         if guard.clip_value is not None and any(is_complex(x) for x in arrays):
@@ -124,8 +122,7 @@ class Optimizer(Member):
         self._specs = [(tuple(x.shape), x.dtype) for x in arrays]
         self._shapes = [self._specs[k][0] for k in self._own]
         self._group(groups, arrays)
-        for other in self._others:
-            check_settings(self.settings() | {"maximize": self.maximize} | other)
+        self._values, self._seen = attrgetter("lr_factor", "maximize", *self.names), None
         load_kernels(name := twin_of(arrays[0]).library)
         self._make = Store.of_library.get(name, Store)
         self._store = self._store_for(guard)
@@ -162,18 +159,34 @@ class Optimizer(Member):
         return self._make(self.rule, [arrays[k] for k in self._own], self._groups, self._settings(), guard)
 
     def _settings(self) -> list[Settings]:
-        """The keyword arguments of the next update of each group."""
-        own = self.settings()
-        if self.maximize:
-            own["maximize"] = True
-        found = []
+        """The keyword arguments of the next update of each group; made anew where an attribute has changed."""
+        values = self._values(self)
+        if values != self._seen:
+            self._made = self._new_settings()
+            self._seen = _plain(values)
+        for k, lr in self._schedules:
+            self._made[k] = self._made[k] | {"lr": _rate(lr, self.calls) * self.lr_factor}
+        return self._made
+
+    def _new_settings(self) -> list[Settings]:
+        check_settings({"lr_factor": self.lr_factor})
+        own, made = self.settings() | {"maximize": self.maximize}, []
         for other in self._others:
-            settings = own | other
-            if "lr" in settings:
-                lr = settings["lr"]
-                settings["lr"] = float(lr(self.calls) if callable(lr) else lr) * self.lr_factor  # NumPy's would widen
-            found.append(settings)
-        return found
+            check_settings(settings := own | other)
+            made.append({name: _plain(value) for name, value in settings.items()})
+        slots = list(map(self.rule.needed, made))
+        if self._seen is not None and slots != self._slots:
+            raise ValueError(
+                f"{type(self).__name__} was made to remember {self._slots} of its groups' parameters; with what was "
+                f"changed since it would be {slots}: make a new one"
+            )
+        self._slots = slots
+        lrs = [settings.get("lr") for settings in made]
+        self._schedules: list[tuple[int, Any]] = [(k, lr) for k, lr in enumerate(lrs) if callable(lr)]
+        return [
+            settings if lr is None or callable(lr) else settings | {"lr": lr * self.lr_factor}
+            for settings, lr in zip(made, lrs, strict=True)
+        ]
 
     def step(self, grads: Any, value: Any = None) -> None:
         """Change every parameter once.
@@ -300,6 +313,7 @@ class Optimizer(Member):
 
         A loss scale that is given begins as at first; all else that the optimizer remembers stays.
         """
+        _check_names("guard", options, Guarding.__annotations__)
         known: Guarding = self._store.guard._asdict()  # type: ignore[assignment]
         self._renew(_guard(**(known | options)), "loss_scale" in options)
 
@@ -314,7 +328,7 @@ class Optimizer(Member):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         memo[id(self)] = new = copy.copy(self)
-        new.tree, new._others = copy.deepcopy(self.tree, memo), [dict(other) for other in self._others]
+        new.tree, new._made = copy.deepcopy(self.tree, memo), list(self._made)
         new._renew(self._store.guard)
         return new
 
@@ -353,6 +367,8 @@ class Optimizer(Member):
                 f"{', '.join(unknown[:5]) or 'nothing'} that is unknown here"
             )
         for name, x in own.items():
+            if not is_array(state[name]):
+                raise TypeError(f"{name} must be an array in the state, got {state[name]!r}")
             if tuple(state[name].shape) != tuple(x.shape):
                 raise ValueError(f"{name} has shape {tuple(state[name].shape)} in the state, expected {tuple(x.shape)}")
         store = self._store
@@ -428,6 +444,23 @@ class Optimizer(Member):
             return False
 
 
+def _plain(value: Any) -> Any:
+    """A setting with Python's own numbers: NumPy's would widen arrays."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return tuple(map(_plain, value)) if isinstance(value, Sequence) else value
+
+
+def _rate(schedule: Any, step: int) -> float:
+    rate = schedule(step)
+    try:
+        return float(rate)
+    except TypeError:
+        raise TypeError(f"the schedule {schedule!r} must give a number, got {rate!r} at step {step}") from None
+
+
 def _differ(shape: Any, expected: Any) -> bool:
     return shape is not None and shape != expected
 
@@ -466,14 +499,19 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 raise ValueError(f"betas must be from 0 to below 1, got {value}")
         elif name != "lr" or not callable(value):
             check_number(name, value)
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
             if name in ("alpha", "dampening") and value > 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {value}")
             if name == "iterations" and not isinstance(value, Integral):
                 raise TypeError(f"iterations must be a whole number, got {value!r}")
     if settings.get("nesterov") and (not settings["momentum"] or settings.get("dampening")):
         raise ValueError("nesterov=True needs a momentum above 0, and no dampening")
+
+
+def _check_names(what: str, given: Iterable[str], options: Iterable[str], others: Sequence[str] = ()) -> None:
+    if unknown := [name for name in given if name not in options]:
+        raise TypeError(f"{what} has no option {', '.join(unknown)}; it has {', '.join((*others, *options))}")
 
 
 def _guard(
@@ -485,7 +523,7 @@ def _guard(
     for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if bound is not None:
             check_number(name, bound)
-            if isinstance(bound, bool) or not bound > 0:
+            if not bound > 0:
                 raise ValueError(f"{name} must be above 0 or None, got {bound}")
     if clip_norm is not None and clip_value is not None:
         raise ValueError("clip_norm and clip_value exclude each other: give one of them")
@@ -496,9 +534,9 @@ def _guard(
             raise ValueError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
         loss_scale = LossScale()
     elif loss_scale is not None and not isinstance(loss_scale, LossScale):
-        if not isinstance(loss_scale, Real):
+        if not isinstance(loss_scale, Real) or isinstance(loss_scale, bool):
             raise TypeError(f'loss_scale must be None, a number, "dynamic" or a LossScale, got {loss_scale!r}')
         loss_scale = LossScale(float(loss_scale), growth=1.0, backoff=1.0)
     if nonfinite == "ignore" and loss_scale is not None and loss_scale.dynamic:
         nonfinite = "skip"
-    return Guard(clip_norm, clip_value, nonfinite, loss_scale)
+    return Guard(_plain(clip_norm), _plain(clip_value), nonfinite, loss_scale)

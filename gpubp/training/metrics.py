@@ -469,7 +469,7 @@ def r2() -> Metric:
     """Give the coefficient of determination 1 - Σ (output - target)² / Σ (target - mean)², averaged over last axis.
 
     Of outputs (n,) or (..., 1) it is one, of (..., k) the mean of those of the k columns. Of a column whose targets are
-    all equal it is 1 if they are met, else 0, as scikit-learn's.
+    all equal it is 1 if they are met, else 0, and of less than two examples it is NaN, as scikit-learn's.
 
     Notes
     -----
@@ -481,7 +481,8 @@ def r2() -> Metric:
         xp, y, t = _numbers("r2", output, target)
         y, t = (xp.reshape(x, (-1, x.shape[-1] if x.ndim > 1 else 1)) for x in (y, t))
         n = t.shape[0]
-        mean = xp.sum(t, axis=0) / max(n, 1)
+        first = t[:1, :]  # of equal targets the mean is exactly theirs
+        mean = xp.sum(first, axis=0) + xp.sum(t - first, axis=0) / max(n, 1)
         return n, mean, xp.sum((t - mean) ** 2, axis=0), xp.sum((y - t) ** 2, axis=0)
 
     def merge(old: Sums, new: Sums) -> Sums:
@@ -491,7 +492,7 @@ def r2() -> Metric:
 
     def result(n: Any, mean: Any, spread: Any, errors: Any) -> Any:
         each = np.where(spread > 0, 1 - errors / spread, np.where(errors > 0, 0.0, 1.0))
-        return np.mean(each) if n else np.nan
+        return np.mean(each) if n > 1 else np.nan
 
     return Metric("r2", sums, result, merge)
 

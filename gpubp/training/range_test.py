@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.checks import check_at_least
 from ..device import Device, raw_namespace, to_numpy
 from ..functions.update import check_number
 from ..nn.parameter import check_built
@@ -160,21 +161,20 @@ def lr_finder(
     >>> 1e-4 < found.suggestion < 1e-1
     True
     """
-    for name, value in (("low", low), ("high", high), ("steps", steps)):
-        check_number(name, value)
+    check_number("low", low)
+    check_number("high", high)
     if not 0 < low < high < math.inf:
         raise ValueError(f"low and high must be rates with 0 < low < high, got {low} and {high}")
-    if steps < 3:
-        raise ValueError(f"steps must be at least 3, got {steps}")
+    check_at_least(3, "steps", steps)
     check_built(net)
-    if not isinstance(opt, Optimizer) and callable(opt):
-        opt = opt(net)
-    check_optimizer(opt, net)
     its = map_distinct(lambda x: raw_namespace(x).asarray(x, copy=True), net)
+    if isinstance(opt, Optimizer) or not callable(opt):
+        check_optimizer(opt, net)
+        opt = copy.deepcopy(opt, {id(net): its})
     test = _Test(np.geomspace(low, high, steps))
     try:
         fit(
-            *(its, loss, copy.deepcopy(opt, {id(net): its}), train),
+            *(its, loss, opt, train),
             steps=steps,
             batch_size=batch_size,
             targets=targets,

@@ -87,7 +87,7 @@ def test_a_shared_array_is_in_the_groups_of_all_its_places():
         ({"b": {"lr": 1.0}}, ValueError, "groups: there is no parameter at 'b'"),
         ({"*.b": {"rate": 1.0}}, ValueError, r"groups: '\*.b' sets rate; what may differ are lr, momentum, dampening"),
         ({"*.b": {"clip_norm": 1.0}}, ValueError, r"groups: '\*.b' sets clip_norm; what may differ are lr"),
-        ({"*.b": {"lr": -1.0}}, ValueError, "lr must not be negative, got -1.0"),
+        ({"*.b": {"lr": -1.0}}, ValueError, "lr must be finite and not negative, got -1.0"),
         ({"*.b": {"lr": "1"}}, TypeError, "lr must be a number, got '1'"),
         ({"*.b": {"nesterov": True}}, ValueError, "nesterov=True needs a momentum above 0"),
         ({"*.b": {"nesterov": 1}}, TypeError, "nesterov must be True or False, got 1"),
@@ -288,3 +288,8 @@ def test_options_that_are_refused(cls, options, error, message):
         cls([np.ones(1)], 0.1, **options)
     with pytest.raises(TypeError, match="clip_value is for real parameters"):
         optim.SGD([np.ones(1) + 1j], 0.1, clip_value=1.0)
+
+
+def test_a_schedule_that_gives_no_number():
+    with pytest.raises(TypeError, match="the schedule .* must give a number, got None at step 0"):
+        optim.SGD([np.ones(1)], lambda step: None)

@@ -581,8 +581,9 @@ def test_a_captured_step_is_the_step(cls, options, guard, backend):
         ({"clip_norm": 0}, "clip_norm must be above 0 or None, got 0"),
         ({"clip_norm": math.nan}, "clip_norm must be above 0 or None, got nan"),
         ({"loss_scale": "auto"}, "loss_scale must be None, a number, \"dynamic\" or a LossScale, got 'auto'"),
-        ({"loss_scale": 0.0}, "a loss scale must be above 0 and finite, got 0.0"),
-        ({"loss_scale": math.inf}, "a loss scale must be above 0 and finite, got inf"),
+        ({"loss_scale": 0.0}, r"a loss scale must be from 2\*\*-126 to below 2\*\*128, as a normal float32, got 0.0"),
+        ({"loss_scale": 1e300}, r"a loss scale must be from .*, got 1e\+300"),
+        ({"loss_scale": math.inf}, r"a loss scale must be from .*, got inf"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -595,6 +596,7 @@ def test_options_out_of_range(options, message):
     [
         ({"clip_norm": "1"}, "clip_norm must be a number, got '1'"),
         ({"lr": None}, "lr must be a number, got None"),
+        ({"loss_scale": True}, r'loss_scale must be None, a number, "dynamic" or a LossScale, got True'),
         ({"loss_scale": [2]}, r'loss_scale must be None, a number, "dynamic" or a LossScale, got \[2\]'),
     ],
 )
@@ -605,9 +607,17 @@ def test_options_of_another_type(options, message):
         LossScale("dynamic")
     with pytest.raises(TypeError, match=r"arrays by name that state\(\) returned, got list"):
         optim.SGD([np.ones(1)], 0.1).load_state([])
+    with pytest.raises(TypeError, match="steps must be an array in the state, got 0"):
+        optim.SGD([np.ones(1)], 0.1).load_state({"steps": 0, "skipped": 0, "good": 0, "failed": 0})
+    with pytest.raises(TypeError, match="guard has no option clip; it has clip_norm, clip_value, nonfinite"):
+        optim.SGD([np.ones(1)], 0.1).guard(clip=1.0)
+    with pytest.raises(TypeError, match="interval must be a whole number, got 1.5"):
+        LossScale(interval=1.5)
 
 
-@pytest.mark.parametrize("options", [{"growth": 0.5}, {"backoff": 0.0}, {"backoff": 2.0}, {"interval": 0}])
+@pytest.mark.parametrize(
+    "options", [{"growth": 0.5}, {"growth": math.inf}, {"backoff": 0.0}, {"backoff": 2.0}, {"interval": 0}]
+)
 def test_a_rule_out_of_range(options):
     with pytest.raises(ValueError, match="growth from 1, backoff from above 0 to 1 and an interval from 1, got"):
         LossScale(**options)

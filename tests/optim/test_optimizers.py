@@ -233,7 +233,7 @@ def test_a_gradient_of_another_structure():
 def test_what_cannot_be_stepped():
     with pytest.raises(TypeError, match="not an array itself"):
         optim.SGD(np.ones(3), 0.1)
-    with pytest.raises(TypeError, match="no floating-point array in dict"):
+    with pytest.raises(TypeError, match="no floating-point array in this dict"):
         optim.SGD({"n": np.arange(3)}, 0.1)
     with pytest.raises(TypeError, match=r"\['a'\]\[0\] stands in a tuple"):
         optim.SGD({"a": (np.ones(3),)}, 0.1)
@@ -244,11 +244,92 @@ def test_what_cannot_be_stepped():
 
 def test_settings_out_of_range():
     tree = [np.ones(3)]
-    with pytest.raises(ValueError, match="lr must not be negative, got -1"):
+    with pytest.raises(ValueError, match="lr must be finite and not negative, got -1"):
         optim.SGD(tree, -1)
     with pytest.raises(ValueError, match="needs a momentum above 0"):
         optim.SGD(tree, 0.1, nesterov=True)
     with pytest.raises(ValueError, match="betas must be from 0 to below 1"):
         optim.Adam(tree, betas=(0.9, 1.0))
-    with pytest.raises(ValueError, match="lr must not be negative, got nan"):
+    with pytest.raises(ValueError, match="lr must be finite and not negative, got nan"):
         optim.Adam(tree, float("nan"))
+
+
+@pytest.mark.parametrize("change", [{"lr": -1.0}, {"lr": np.inf}, {"weight_decay": -1.0}, {"lr_factor": -1.0}])
+def test_an_attribute_out_of_range_is_refused_at_the_next_step(change):
+    tree = {"a": np.ones(3)}
+    opt = optim.Adam(tree, 0.1)
+    ((name, value),) = change.items()
+    setattr(opt, name, value)
+    with pytest.raises(ValueError, match=f"{name} must be finite and not negative, got {value}"):
+        opt.step({"a": np.ones(3)})
+    np.testing.assert_array_equal(tree["a"], 1.0)
+
+
+@pytest.mark.parametrize(("cls", "change"), [(optim.SGD, {"momentum": 0.9}), (optim.Adam, {"amsgrad": True})])
+def test_an_attribute_that_needs_other_state_is_refused(cls, change):
+    opt = cls({"a": np.ones(3)}, 0.1)
+    vars(opt).update(change)
+    with pytest.raises(ValueError, match=f"{cls.__name__} was made to remember .*: make a new one"):
+        opt.step({"a": np.ones(3)})
+
+
+def test_attributes_may_change_between_steps():
+    tree, grads = {"a": np.zeros(1)}, {"a": np.ones(1)}
+    opt = optim.SGD(tree, 1.0)
+    opt.step(grads)
+    opt.lr = 0.5
+    opt.step(grads)
+    opt.maximize = True
+    opt.step(grads)
+    opt.lr = lambda step: 100.0 * step
+    opt.lr_factor = 0.1
+    opt.step(grads)
+    assert tree["a"] == -1 - 0.5 + 0.5 + 30
+
+
+@pytest.mark.parametrize(
+    "cls", [optim.SGD, optim.Adagrad, optim.RMSprop, optim.Adam, optim.AdamW, optim.Lion, optim.Muon]
+)
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict"])
+def test_settings_may_be_numbers_of_numpys(cls, library):
+    xp = pytest.importorskip(library)
+    settings = cls([np.ones(1)], 0.1).settings()
+    options = {name: np.float64(x) for name, x in settings.items() if type(x) is float}
+    if "betas" in settings:
+        options["betas"] = list(map(np.float64, settings["betas"]))
+    guarding = {"clip_norm": np.float64(0.5), "loss_scale": optim.LossScale(*map(np.float64, (4, 2, 0.5)), np.int64(2))}
+    plain, own = ([xp.ones((2, 3), dtype=xp.float32), xp.ones(2, dtype=xp.float32)] for _ in range(2))
+    grads = [xp.full((2, 3), 0.1, dtype=xp.float32), xp.full(2, 0.2, dtype=xp.float32)]
+    usual = cls(plain, 0.1, clip_norm=0.5, loss_scale=optim.LossScale(4.0, 2.0, 0.5, 2))
+    opt = cls(own, **options, **guarding)
+    for _ in range(3):
+        usual.step(grads)
+        opt.step(grads)
+    assert [x.dtype for x in own] == [xp.float32] * 2
+    for x, y in zip([*own, *opt.state().values()], [*plain, *usual.state().values()], strict=True):
+        assert x.dtype == y.dtype
+        assert bool(xp.all(x == y))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 4), (0, 2), ()])
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_muon_on_numpy_steps_in_place_and_skips_without_a_warning(shape, dtype):
+    rng = np.random.default_rng(0)
+    tree = {"a": rng.normal(size=shape).astype(dtype), "b": np.ones((2, 2), dtype)}
+    general = {"a": tree["a"].copy(), "b": tree["b"].copy()}
+    opt = optim.Muon(tree, 0.1, clip_norm=1.0, nonfinite="skip")
+    plain = optim.Muon(general, 0.1, clip_norm=1.0, nonfinite="skip")
+    plain._store = Store(plain.rule, list(general.values()), plain._groups, plain._settings(), plain._store.guard)
+    a = tree["a"]
+    for k in range(4):
+        grads = {name: rng.normal(size=x.shape).astype(dtype).reshape(x.shape) for name, x in tree.items()}
+        if k != 2:
+            plain.step(grads)
+        else:
+            grads["b"] = np.full((2, 2), np.inf, dtype)
+        opt.step(grads)
+    assert tree["a"] is a
+    assert type(a) is np.ndarray
+    assert (opt.steps, opt.skipped) == (3, 1)
+    for name, x in tree.items():
+        np.testing.assert_allclose(x, general[name], rtol=1e-12 if dtype == "float64" else 2e-3)

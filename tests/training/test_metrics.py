@@ -224,6 +224,15 @@ def test_r2_does_not_cancel():
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e8 + 0.1])
+def test_r2_of_equal_targets_that_rounding_would_tell_apart(constant):
+    targets = np.full((100, 1), constant)
+    for outputs, expected in ((targets, 1.0), (targets + RNG.normal(size=(100, 1)), 0.0)):
+        assert metrics.r2()(outputs, targets) == expected
+        assert measured(["r2"], outputs, targets, sizes=(3, 30, 67))["r2"] == expected
+    assert math.isnan(metrics.r2()(targets[:1], targets[:1]))
+
+
 # -- totals
 
 

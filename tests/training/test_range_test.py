@@ -6,7 +6,7 @@ import pytest
 import gpubp as bp
 from gpubp import losses, nn, optim
 from gpubp.training import NotFinite, RangeTest, range_test
-from gpubp.tree import map_distinct
+from gpubp.tree import leaves_with_paths, map_distinct
 
 DIGITS = tuple(a[:300] for a in bp.data.digits()[0])
 
@@ -180,6 +180,7 @@ def test_a_plot_without_matplotlib(monkeypatch, tmp_path):
         ({"low": 1.0, "high": 0.1}, ValueError, r"0 < low < high, got 1.0 and 0.1"),
         ({"high": np.inf}, ValueError, r"0 < low < high, got 1e-07 and inf"),
         ({"low": "x"}, TypeError, "low must be a number, got 'x'"),
+        ({"steps": 3.5}, TypeError, "steps must be a whole number, got 3.5"),
         ({"steps": 2}, ValueError, "steps must be at least 3, got 2"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"make": lambda net: 0.1}, TypeError, r"opt must be an optimizer, as in optim.Adam\(net\), got float"),
@@ -218,3 +219,18 @@ def test_divergence_of_losses_that_are_small_or_negative():
     assert steps_until_divergence([*falling, *[10.0] * 5]) == 82  # the third of five in a row
     assert steps_until_divergence(-np.arange(1.0, 9.0)) is None
     assert steps_until_divergence([1.0, np.nan]) == 1
+
+
+def test_a_function_that_makes_the_optimizer_is_given_the_copy():
+    net = net_of(nn.Dropout(0.5), nn.BatchNorm(16))
+    before, nets = {path: (x, x.copy()) for path, x in leaves_with_paths(net)}, []
+
+    def make(its):
+        nets.append(its)
+        return optim.SGD(its, 0.1)
+
+    bp.lr_finder(net, loss, make, DIGITS, steps=5)
+    assert [its is net for its in nets] == [False]
+    for path, x in leaves_with_paths(net):
+        assert x is before[path][0]
+        np.testing.assert_array_equal(x, before[path][1])

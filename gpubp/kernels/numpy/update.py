@@ -121,6 +121,48 @@ def _lion(p: Any, g: Any, state: Any, temporary: Any, *, t: int, lr: float, beta
     _subtract(p, _multiply(g, lr, g), p)
 
 
+def _muon(
+    p: Any,
+    g: Any,
+    state: Any,
+    temporary: Any,
+    *,
+    t: int,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    iterations: int,
+    match_adam: bool,
+    betas: tuple[float, float],
+    eps: float,
+    orthogonal: bool,
+) -> None:
+    if not orthogonal:
+        _adam(p, g, state, temporary, t=t, lr=lr, betas=betas, eps=eps, amsgrad=False)
+        return
+    (m,) = state
+    _multiply(m, momentum, m)
+    _multiply(g, 1 - momentum, g)
+    _add(m, g, m)
+    x = _add(_multiply(m, momentum, temporary), g, g) if nesterov else m
+    change = definitions.muon_change(np, x, iterations, match_adam, _newton_schulz)
+    _subtract(p, _multiply(change, lr, change), p)
+
+
+def _newton_schulz(xp: Any, x: Any, iterations: int) -> Any:
+    """As its definition; NumPy does half the work for a product with the transpose of the same matrix."""
+    a, b, c = definitions.NEWTON_SCHULZ
+    x, other = np.array(x, order="C"), np.empty(x.shape, x.dtype)
+    square, fourth = (np.empty((len(x), len(x)), x.dtype) for _ in range(2))
+    for _ in range(iterations):
+        np.matmul(x, x.T, square)
+        np.matmul(square, square.T, fourth)
+        _add(_multiply(square, b, square), _multiply(fourth, c, fourth), square)
+        np.matmul(square, x, other)
+        x, other = _add(_multiply(x, a, x), other, other), x
+    return x
+
+
 def _average(p: Any, g: Any, state: Any, temporary: Any, *, t: int, decay: float, narrow: bool = False) -> None:
     d = decay if t > 1 else 0.0
     a = state[0] if state else p
@@ -136,25 +178,30 @@ for _definition, _in_place in (
     (definitions.rmsprop, _rmsprop),
     (definitions.adam, _adam),
     (definitions.lion, _lion),
+    (definitions.muon, _muon),
     (definitions.average, _average),
 ):
     _definition.kernels["numpy"] = _in_place
 
 
 class FlatStore(Store):
-    """Parameters as views of flat buffers, one for all small arrays of a dtype and one for each large array."""
+    """Parameters as views of flat buffers: one for all small arrays of a dtype, one for each large array and matrix."""
 
     replaces = False
 
     def _prepare(self) -> None:
         given = self.arrays
         together: dict[Any, list[int]] = {}
+        is_matrix = [self.update is definitions.muon and "v" not in names for names in self.names]
         for k, x in enumerate(given):
-            together.setdefault((x.dtype, self.groups[k], k if x.size > SMALL else None), []).append(k)
+            alone = k if x.size > SMALL or is_matrix[k] else None
+            together.setdefault((x.dtype, self.groups[k], alone), []).append(k)
         self.members: list[list[int]] = list(together.values())
         in_place, clip_value = self.update.kernels["numpy"], self.guard.clip_value
         self.buffers = [
-            _Buffer(in_place, [given[k] for k in members], len(self.names[members[0]]), clip_value)
+            (_Matrix if is_matrix[members[0]] else _Buffer)(
+                in_place, [given[k] for k in members], len(self.names[members[0]]), clip_value
+            )
             for members in self.members
         ]
         self.arrays, self.slots = [None] * len(given), [()] * len(given)
@@ -247,6 +294,8 @@ class _Buffer:
     16-bit ones are computed in float32. Complex numbers are pairs of real ones to an update.
     """
 
+    shared = True  #: whether an array that is small does not stand alone
+
     def __init__(self, in_place: InPlace, arrays: Sequence[Any], slots: int, clip_value: float | None) -> None:
         dtype = arrays[0].dtype
         n = sum(x.size for x in arrays)
@@ -254,12 +303,12 @@ class _Buffer:
         self.flat = np.empty(n, dtype)
         self.narrow = is_narrow(dtype)
         self.real = self.flat.real.dtype if dtype.kind == "c" else None
-        self.large = len(arrays) == 1 and n > SMALL
+        self.alone = not self.shared or (n > SMALL and len(arrays) == 1)
         self.given: Any = None
         self.frozen: list[slice] = []
         wide = np.float32 if self.narrow else dtype
         self.state = tuple(np.zeros(n, wide) for _ in range(slots))
-        room = CHUNK if self.large else n
+        room = min(n, CHUNK) if self.alone else n
         self.gradient, self.temporary = np.empty(room, wide), np.empty(room, wide)
         self.parts, self.views, self.gradient_views = [], [], []
         start = 0
@@ -267,13 +316,13 @@ class _Buffer:
             part = slice(start, start + x.size)
             self.parts.append(part)
             self.views.append(self.flat[part].reshape(x.shape))
-            if not self.large:
+            if not self.alone:
                 self.gradient_views.append(self.gradient[part].reshape(x.shape))
             start += x.size
 
     def take(self, gradients: Sequence[Any]) -> None:
-        """Take the gradients of the next step: a large one as it is, small ones as one."""
-        if self.large:
+        """Take the gradients of the next step: one that stands alone as it is, small ones as one."""
+        if self.alone:
             self.given = gradients[0]
             return
         self.given, self.frozen = self.gradient, []
@@ -287,16 +336,17 @@ class _Buffer:
     def step(self, factor: float, t: int, settings: Settings) -> None:
         """Make a step with the gradients taken, which are given up."""
         given, self.given = self.given, None
-        if self.large:
+        if self.alone:
             if given is not None:
-                self._step_in_chunks(given.reshape(-1), factor, t, settings)
+                self._step_alone(given, factor, t, settings)
             return
         before = [(flat[part], flat[part].copy()) for part in self.frozen for flat in (self.flat, *self.state)]
         self._update(self.flat, self.gradient, self.state, self.temporary, factor, t, settings)
         for view, old in before:
             view[...] = old
 
-    def _step_in_chunks(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
+    def _step_alone(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
+        gradient = gradient.reshape(-1)
         for start in range(0, self.n, CHUNK):
             part = slice(start, min(start + CHUNK, self.n))
             g = self.gradient[: part.stop - start]
@@ -336,6 +386,17 @@ class _Buffer:
         elif weight_decay:
             _add(g, _multiply(p, weight_decay, temporary), g)
         self.in_place(p, g, state, temporary, **settings)
+
+
+class _Matrix(_Buffer):
+    """The buffer of one matrix, which is updated as a whole."""
+
+    shared = False
+
+    def _step_alone(self, gradient: Any, factor: float, t: int, settings: Settings) -> None:
+        (p,) = self.views
+        g = np.array(gradient, self.gradient.dtype, order="C")
+        self._update(p, g, tuple(s.reshape(p.shape) for s in self.state), np.empty_like(g), factor, t, settings)
 
 
 def make(update: Update, *arguments: Any) -> Store:
