@@ -129,8 +129,9 @@ class Totals:
     """
 
     def __init__(self, metrics: Iterable[str | Metric] = ()) -> None:
-        if not isinstance(metrics, Iterable) or isinstance(metrics, str):
-            advice = f" alone: write [{metrics!r}]" if isinstance(metrics, str | Metric) else ""
+        given: Any = metrics
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            advice = f" alone: write [{given!r}]" if isinstance(given, str | Metric) else ""
             raise TypeError(f"metrics must be a list or tuple, got {metrics!r}{advice}")
         self.metrics = tuple(map(resolve, metrics))
         names = [metric.name for metric in self.metrics]
