@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import NAMES, Encoding, Npz, Table, image_folder, load
+from ..data import NAMES, Encoding, Npz, image_folder, load
 from ..data import read as read_file
 from ..data.tables import near
 from .problems import BadInput, mistakes
@@ -73,7 +73,7 @@ def _table(path: Path, settings: Settings, like: Any) -> Rows:
     for name in table.names:
         if name == target or name in settings.ignore:
             continue
-        if count := _missing(table, name):
+        if count := table.missing[name]:
             rows.notes.append(f"column {name!r}: {count} missing; {_FILLED[table.kind(name)]}")
         if table.kind(name) != "number" and (doubt := table.doubt(name)):
             raise BadInput(f"{path}: column {name!r} should be one of numbers: {doubt}. Mend the cells, or give "
@@ -86,10 +86,6 @@ _FILLED = {
     "category": "an input says so",
     "text": "not used",
 }
-
-
-def _missing(table: Table, name: str) -> int:
-    return int(np.count_nonzero(np.isnan(table[name]) if table.kind(name) == "number" else table[name] == ""))
 
 
 def _arrays(path: Path, settings: Settings, like: Any, targets: bool) -> Rows:

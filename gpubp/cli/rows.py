@@ -8,7 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data import Encoding, Table
-from ..data.checks import Source, check_finite, chunks
+from ..data.checks import Source, check_finite, chunks, taken
+from ..data.encoding import known_rows
+from ..data.subset import Subset
+from ..data.transforms import Normalize
 from .problems import BadInput
 from .settings import Settings
 
@@ -62,8 +65,7 @@ class TableRows:
         return labels
 
     def known(self) -> np.ndarray:
-        x = self.table[self.target or ""]
-        return np.flatnonzero(x != "" if x.dtype.kind == "U" else np.isfinite(x))
+        return known_rows(self.table, self.target or "")
 
     def encode(self, rows: np.ndarray) -> Encoding:
         return Encoding.fit(self.table, self.target, rows, self.settings.task, ignore=self.settings.ignore)
@@ -216,7 +218,7 @@ class ArrayRows:
         if self.x.shape[1:] != encoding.shape:
             raise BadInput(f"the inputs of {self.name} are of shape {self.x.shape[1:]}, but the net has learned from "
                            f"such of shape {encoding.shape}")  # fmt: skip
-        return held(_Scaled(self.x, rows, encoding))
+        return held(_Scaled(self.x if rows is None else Subset(self.x, rows), encoding))
 
     def targets(self, encoding: ArrayEncoding, rows: np.ndarray) -> np.ndarray:
         answers = encoding.answers
@@ -243,17 +245,14 @@ class _Scaled:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, x: Any, rows: np.ndarray | None, encoding: ArrayEncoding) -> None:
-        self._x, self._rows, self._encoding = x, rows, encoding
-        self.shape = len(x) if rows is None else len(rows), *x.shape[1:]
-        self.ndim = x.ndim
+    def __init__(self, x: Any, encoding: ArrayEncoding) -> None:
+        self._x, self._encoding, self.shape, self.ndim = x, encoding, x.shape, x.ndim
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        chosen = rows if self._rows is None else self._rows[rows]
-        x = np.asarray(np.take(self._x, chosen, axis=0) if isinstance(self._x, np.ndarray) else self._x.take(chosen))
+        x = np.asarray(taken(self._x, rows))
         factor = (1 / self._encoding.deviation).astype(np.float32)
         out: np.ndarray = x.astype(np.float32) - self._encoding.mean.astype(np.float32)
         out *= factor
@@ -271,22 +270,9 @@ def held(source: Source) -> Any:
 
 
 def _moments(x: Any, rows: np.ndarray, alike: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of rows: by the last axis, or of all numbers."""
-    axes = tuple(range(x.ndim)) if alike else tuple(range(x.ndim - 1))
-    total, squares, count = 0.0, 0.0, 0
-    step = max(1, 2**22 // max(1, int(np.prod(x.shape[1:]))))
-    pivot: Any = None
-    for first in range(0, len(rows), step):
-        own = rows[first : first + step]
-        part = np.asarray(x[own] if isinstance(x, np.ndarray) else x.take(own), np.float64)
-        if pivot is None:
-            pivot = part.mean(axis=axes)
-        part = part - pivot
-        total, squares = total + part.sum(axis=axes), squares + (part * part).sum(axis=axes)
-        count += part.size // max(1, np.size(pivot))
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
-    return mean + pivot, np.where(deviation > 1e-12 * np.abs(mean + pivot), deviation, 1.0)
+    """Mean and standard deviation of rows: by the last axis, or of all numbers; 1 where numbers are constant."""
+    found = Normalize.fit(Subset(x.reshape(len(x), -1, 1) if alike else x, rows))
+    return found.mean, np.where(found.std > 1e-12 * np.abs(found.mean), found.std, 1.0)
 
 
 def check_has_targets(rows: Rows, what: str) -> None:

@@ -12,7 +12,7 @@ from .checks import Source, check_rows
 from .subset import Subset
 from .tables import Table, as_number, spelling
 
-__all__ = ["Encoding", "Inputs"]
+__all__ = ["Encoding", "Inputs", "known_rows"]
 
 TASKS = ("regression", "binary", "classes")
 
@@ -184,7 +184,7 @@ class Encoding:
         answer: dict[str, Any] = {}
         if target is not None:
             given = len(table) if rows is None else len(rows)
-            rows = _known(table, target, rows)
+            rows = known_rows(table, target, rows)
             if len(rows) < given:
                 notes.append(f"{given - len(rows)} rows are left out: their target {target!r} is missing")
             if len(rows) == 0:
@@ -226,7 +226,7 @@ class Encoding:
 
     def known(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the numbers, int64, of those of the rows (by default of all) whose target is not missing."""
-        return _known(table, self._target_of(table), _checked(table, rows))
+        return known_rows(table, self._target_of(table), _checked(table, rows))
 
     def targets(self, table: Table, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the targets of rows.
@@ -251,7 +251,7 @@ class Encoding:
         """
         name = self._target_of(table)
         chosen = np.arange(len(table)) if rows is None else np.asarray(_checked(table, rows))
-        if len(known := _known(table, name, chosen)) < len(chosen):
+        if len(known := known_rows(table, name, chosen)) < len(chosen):
             first = np.setdiff1d(chosen, known)[0]
             raise ValueError(
                 f"the target {name!r} of {table.file} is missing in {len(chosen) - len(known)} rows, row {first} (from "
@@ -504,7 +504,7 @@ def _target(table: Table, name: str, rows: np.ndarray, task: str | None) -> dict
     else:
         most = len(table) if task in ("binary", "classes") else _WHOLE
         labels = _few_whole(table, name, most)
-        known = len(_known(table, name, None))
+        known = len(known_rows(table, name))
         if task is None and (labels is None or (len(labels) > 2 and known < 10 * len(labels))):
             task = "regression"
         if task == "regression":
@@ -555,11 +555,10 @@ def _rows_of_a_piece(table: Table) -> int:
     return max(1, _CELLS // len(table.names))
 
 
-def _known(table: Table, name: str, rows: np.ndarray | None) -> np.ndarray:
+def known_rows(table: Table, name: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Those of the rows where a column is not missing."""
+    is_number, place = table.kind(name) == "number", table.place[name]
     rows = np.arange(len(table)) if rows is None else rows
-    place = table.place[name]
-    is_number = table.kind(name) == "number"
     known: np.ndarray = rows[_is_known(table.numbers[rows, place]) if is_number else table.codes[rows, place] >= 0]
     return known
 

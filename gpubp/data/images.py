@@ -106,7 +106,11 @@ class Images:
 
 
 def image_folder(
-    folder: File, *, size: int | tuple[int, int] | None = None, channels: int | None = None
+    folder: File,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    classes: Sequence[str] | None = None,
 ) -> ImageFolder:
     """Open a folder that has a folder of pictures for each class. Needs Pillow (extra ``images``).
 
@@ -122,19 +126,23 @@ def image_folder(
         middle. By default they must be of one size.
     channels
         1 for grey, 3 for colours; by default 3 if any picture has them.
+    classes
+        Names of the classes in the order of their labels, such as those of the pictures that were learned from, of
+        which a folder may lack some; by default the names of its folders, sorted.
 
     Returns
     -------
     ImageFolder
-        A source of pictures, their labels, and the classes in the order of their names.
+        A source of pictures, their labels, and the classes.
 
     Raises
     ------
     ModuleNotFoundError
         If Pillow is not installed.
     ValueError
-        If there are no pictures; if a file is none, or its size differs; if the folders are not of classes, but of rows
-        to learn from and to test with. When a picture is read, if it is not whole.
+        If there are no pictures; if a file is none, or its size differs; if a folder is none of the `classes`; if the
+        folders are not of classes, but of pictures to learn from and to test with. When a picture is read, if it is not
+        whole.
     OSError
         If folder or file cannot be read.
     """
@@ -148,18 +156,21 @@ def image_folder(
     if height_and_width is not None and (np.shape(height_and_width) != (2,) or min(height_and_width) < 1):
         raise ValueError(f"size must be a height and a width, or one number from 1 for both, got {size!r}")
     where = Path(folder)
-    classes = sorted(
+    names = sorted(
         entry.name
         for entry in os.scandir(where)
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _IGNORED
     )
-    if classes and all(name.lower() in _PARTS for name in classes):
+    if names and classes is None and all(name.lower() in _PARTS for name in names):
         raise ValueError(
-            f"{where} holds no folders of classes, but {', '.join(classes)}: open each one, as {where / classes[-1]}"
+            f"{where} holds no folders of classes, but {', '.join(names)}: open each one, as {where / names[-1]}"
         )
-    if not classes:
+    if not names:
         return ImageFolder(Images(_pictures(where), height_and_width, channels), None, ())
-    files = [_pictures(where / name) for name in classes]
+    classes = names if classes is None else classes
+    if unknown := [name for name in names if name not in classes]:
+        raise ValueError(f"{where} has a folder {unknown[0]!r}, which is none of the classes {', '.join(classes)}")
+    files = [_pictures(where / name) if name in names else [] for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(part) for part in files])
     images = Images([file for part in files for file in part], height_and_width, channels)
     return ImageFolder(images, labels, tuple(classes))

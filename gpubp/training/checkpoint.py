@@ -91,15 +91,12 @@ class Checkpoints:
             raise TypeError(f"best must be the name of a figure, as 'val_loss', got {best!r}")
         self.folder, self.every, self.keep, self.best = Path(folder), every, keep, best
         self._sign = -1 if best and (is_score(best) if maximize is None else maximize) else 1
-        self._saved: int | None = None
         self._figures: dict[int, float] = {}  # by step, what was read or written
 
     # -- writing
 
     def is_due(self, step: int, *, at_row: bool, at_epoch: bool, at_end: bool) -> bool:
         """Whether there is to be a checkpoint after this step."""
-        if step == self._saved:
-            return False
         due = at_epoch if isinstance(self.every, str) else step % self.every == 0
         return due or at_end or (at_row and self.best is not None)
 
@@ -147,7 +144,7 @@ class Checkpoints:
         remove_leftovers(self.folder, r"step-[0-9]+\.(?:json|safetensors)")
         write_atomically(self._arrays(step), content)
         write_atomically(self._json(step), text)
-        self._saved, self._figures[step] = step, row.get(self.best or "", math.nan)
+        self._figures[step] = row.get(self.best or "", math.nan)
         self._remove_old(step)
 
     def _remove_old(self, newest: int) -> None:
@@ -206,7 +203,6 @@ class Checkpoints:
         name = str(self._json(found.step))
         _check_settings(found.about["settings"], _decoded(_encoded(settings, "settings")), name)
         _restore(parts, _parted(found.arrays, found.about["parts"]), name)
-        self._saved = found.step
         return found.step
 
     def load_best(self, net: Any) -> int:
@@ -295,7 +291,10 @@ class Checkpoints:
 
 
 def _state_of(part: Any) -> dict[str, Any]:
-    return dict(part.state()) if hasattr(part, "state") else state_of(part)
+    found = part.state() if hasattr(part, "state") else state_of(part)
+    if not isinstance(found, Mapping):
+        raise TypeError(f"state() of {type(part).__name__} must return a dict, got {type(found).__name__}")
+    return dict(found)
 
 
 def _load(part: Any, state: dict[str, Any], name: str) -> None:

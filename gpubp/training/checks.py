@@ -126,7 +126,7 @@ def check_values(name: str, data: Data, targets: int) -> None:
     """Refuse text, and NaN and infinity in memory; what files and sources hold is not looked at before it is wanted."""
     for k, x in enumerate(data):
         what = f"{'inputs' if k < len(data) - targets else 'targets'} of {name}"
-        if getattr(x.dtype, "kind", "") in "OSTU":
+        if getattr(x.dtype, "kind", None) in ("O", "S", "T", "U"):
             raise TypeError(f"the {what} must be numbers, got {x.dtype}: np.unique(y, return_inverse=True)[1] has some")
         if is_in_memory(x):
             check_finite(x, what)

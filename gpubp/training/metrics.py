@@ -23,7 +23,7 @@ import numpy as np
 from ..array import strip
 from ..boundary import is_inexact, scatter
 from ..data.batches import check_at_least_1
-from ..device import Device, is_array, move, raw_namespace, to_numpy
+from ..device import CPU, Device, device_of, is_array, move, raw_namespace, to_numpy
 from ..dtypes import widened
 from ..functions.checks import check_one_library, check_range, check_real
 from ..functions.cross_entropy import softmax_cross_entropy
@@ -129,8 +129,10 @@ class Totals:
     """
 
     def __init__(self, metrics: Iterable[str | Metric] = ()) -> None:
-        if isinstance(metrics, str | Metric):
-            raise TypeError(f"metrics must be a list or tuple, got {metrics!r} alone: write [{metrics!r}]")
+        given: Any = metrics
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            advice = f" alone: write [{given!r}]" if isinstance(given, str | Metric) else ""
+            raise TypeError(f"metrics must be a list or tuple, got {metrics!r}{advice}")
         self.metrics = tuple(map(resolve, metrics))
         names = [metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
@@ -378,6 +380,8 @@ class _Classes:
             said, labels = output > threshold, target > 0.5
             if ignore_index is not None:
                 counted = target != ignore_index
+                target = xp.where(counted, target, 0.0)
+            _check_two_classes(name, target)
         elif shape[-1:] > (1,) and (wanted == shape or (wanted == shape[:-1] and not is_inexact(target.dtype))):
             self.classes = shape[-1]
             said = xp.argmax(output, axis=-1)
@@ -403,6 +407,15 @@ class _Classes:
 
     def count(self, index: Any, weights: Any, n: int) -> Any:
         return scatter(self.xp, (n,), index, weights)
+
+
+def _check_two_classes(name: str, target: Any) -> None:
+    """Refuse numbers that are no classes, where looking at them costs no wait."""
+    if device_of(target) == CPU and target.size and not 0 <= target.min() <= target.max() <= 1:
+        raise ValueError(
+            f"{name} expects targets from 0 to 1 where there is one output, got some from {target.min()} to "
+            f"{target.max()}; of numbers there are mae, rmse and r2"
+        )
 
 
 def _averaged(

@@ -230,10 +230,12 @@ class Run:
         before = f"; the mean loss before it was {self._sums.mean():.4g}" if self._sums.rows else ""
         many = f", the last of {HOPELESS} in a row" if self._skips else ""
         skip = "" if self._skips else "; fit(nonfinite='skip') leaves such steps out"
+        net = "the net has the values from before that step"
+        if not self._skips and int(to_numpy(self.opt.failed)) < 0:  # in a step of the user's own
+            net = "the step was taken, as opt.step was not given the loss: opt.step(grads, value)"
         return (
-            f"the loss or a gradient is not finite at {place}{many}; the net has the values from before that step"
-            f"{before}. Try a lower learning rate, and look for overflow, logarithms of 0 and divisions by 0 in the "
-            f"loss and the net{skip}"
+            f"the loss or a gradient is not finite at {place}{many}; {net}{before}. Try a lower learning "
+            f"rate, and look for overflow, logarithms of 0 and divisions by 0 in the loss and the net{skip}"
         )
 
     # -- files

@@ -219,6 +219,14 @@ def test_predictions_name_rows_and_unknown_categories(train, gpubp, tmp_path):
     assert (tmp_path / "p.csv").read_text() == done.out
 
 
+def test_targets_beyond_all_measure_are_none(gpubp, tmp_path):
+    lines = [f"{k % 7},{k * 1.5 if k % 20 else 1e200}" for k in range(100)]
+    (tmp_path / "far.csv").write_text("x,y\n" + "\n".join(lines))
+    done = gpubp("train", "far.csv", "--epochs", 1, "--device", "cpu")
+    assert done.status == 0, done.err
+    assert "note: 5 rows have no target, and no part in this" in done.out + done.err
+
+
 def test_curves_are_drawn_or_it_is_said_why_not(gpubp, tmp_path, monkeypatch):
     (tmp_path / "flowers.csv").write_text(flowers())
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -123,6 +123,16 @@ def test_folders_that_are_no_classes(put, tmp_path):
     assert image_folder(tmp_path).classes == ("Val", "car", "train")
 
 
+def test_classes_that_are_told(put, tmp_path):
+    arrays = [put(name, pixels(2, 2)) for name in ("cat/a.png", "fox/a.png")]
+    images, labels, classes = image_folder(tmp_path, classes=("fox", "dog", "cat"))
+    assert labels.tolist() == [0, 2]
+    assert classes == ("fox", "dog", "cat")
+    np.testing.assert_array_equal(images.take(np.arange(2))[..., 0], arrays[::-1])
+    with pytest.raises(ValueError, match="has a folder 'fox', which is none of the classes cat, dog"):
+        image_folder(tmp_path, classes=("cat", "dog"))
+
+
 def test_size(put, tmp_path):
     wide = np.zeros((10, 40), np.uint8)
     wide[:, 10:30] = 200  # what is in the middle stays

@@ -295,3 +295,12 @@ def test_early_stopping_gives_back_the_best_average_too():
         for path, x in parameters(part).items():
             np.testing.assert_array_equal(x, state[path], err_msg=path)
     assert not np.array_equal(states[1][1]["layers[0].W"], states[2][1]["layers[0].W"])
+
+
+def test_a_state_that_is_none(tmp_path):
+    class Bad(Callback):
+        def state(self):
+            return 3
+
+    with pytest.raises(TypeError, match=r"state\(\) of Bad must return a dict, got int"):
+        fit(epochs=1, checkpoint=tmp_path, callbacks=[Bad()])

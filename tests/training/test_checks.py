@@ -41,6 +41,7 @@ def no_step(*_):
         ({"epochs": 1, "prefetch": -1}, ValueError, "prefetch must be at least 0, got -1"),
         ({"epochs": 1, "metrics": ["f7"]}, ValueError, "there is no metric 'f7'"),
         ({"epochs": 1, "metrics": [bp.metrics.Metric("loss", len, len)]}, ValueError, "no metric .* the name 'loss'"),
+        ({"epochs": 1, "metrics": None}, TypeError, "metrics must be a list or tuple, got None$"),
         ({"epochs": 1, "metrics": "mae"}, TypeError, r"a list or tuple, got 'mae' alone"),
         ({"epochs": 1, "metrics": ["accuracy[1]"]}, ValueError, r"accuracy\[1\] is of output 1 and target 1"),
         ({"epochs": 1, "average": 0.999}, TypeError, "average must be an optim.Average of the net, got float"),
@@ -153,6 +154,12 @@ def test_a_figure_that_no_row_will_have_is_refused_before_the_first_step(watch):
 def test_a_best_figure_that_no_row_will_have_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match="'val_acc' to monitor .* there are loss, val_accuracy$"):
         fit(None, epochs=1, step=no_step, validation=train, checkpoint=Checkpoints(tmp_path, best="val_acc"))
+
+
+def test_data_of_every_library(backend):
+    data = tuple(map(backend.asarray, train))
+    _, history = fit(epochs=1, data=data, validation=data, backend=backend)
+    assert history[0] == pytest.approx(fit(epochs=1, validation=train)[1][0], rel=1e-4)
 
 
 def test_targets_that_are_text():

@@ -402,3 +402,15 @@ def test_fit_and_evaluate_take_them():
     found = bp.evaluate(net, loss, (SCORES, LABELS), metrics=wanted, batch_size=5)
     np.testing.assert_array_equal(found["confusion"], metrics.confusion()(net(SCORES), LABELS))
     assert found["f1"] == history[0]["f1"] == metrics.f1()(net(SCORES), LABELS)
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "f1", "confusion"])
+def test_numbers_are_no_two_classes(kind):
+    """A regression whose metrics nobody has chosen is not given figures that mean nothing."""
+    metric = bp.metrics.resolve(kind)
+    for target in ([[3.0], [0.0]], [[-1.0], [1.0]]):
+        with pytest.raises(ValueError, match=f"{kind} expects targets from 0 to 1 .* of numbers there are mae, rmse"):
+            metric(np.ones((2, 1)), np.asarray(target))
+    metric(np.ones((2, 1)), np.asarray([[0.1], [0.9]]))  # of smoothed labels
+    ignoring = bp.metrics.accuracy(ignore_index=-100)
+    assert ignoring(np.ones((2, 1)), np.asarray([[-100], [1]])) == 1

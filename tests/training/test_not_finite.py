@@ -57,6 +57,7 @@ def test_it_stops_with_the_net_from_before(objective, backend):
     assert (error.place.epoch, error.place.step) == (1, at + 1)
     assert error.place.rows == rows.tolist()
     assert f"is not finite at step {at + 1}, in epoch 1, with the rows {rows[0]}, {rows[1]}, " in str(error)
+    assert "the net has the values from before that step" in str(error)
     expected = map_distinct(backend.asarray, drawing_net())
     if at:
         fit(objective, net=expected, data=marked(123), steps=at, opt=lambda net: optim.Adam(net, 0.01), metrics=())
@@ -189,6 +190,7 @@ def test_the_loss_of_ones_own_step_is_watched():
     with pytest.raises(NotFinite) as caught:
         fit(step=step, data=marked(123), epochs=1)
     assert caught.value.place == (1, at + 1, rows.tolist())
+    assert "the step was taken, as opt.step was not given the loss" in str(caught.value)
     _, history = fit(step=step, data=marked(123), epochs=1, nonfinite="skip")
     assert history.skipped == 1
 

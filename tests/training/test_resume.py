@@ -1,5 +1,7 @@
 """A run that was interrupted, anywhere, ends as one that was not."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -193,6 +195,14 @@ def test_checkpoints_come_when_they_say(tmp_path):
     net = net_of()
     assert kept.load_best(net) == best["step"]
     assert bp.evaluate(net, loss, test)["loss"] == best["val_loss"]
+
+
+def test_checkpoints_may_be_used_again(tmp_path):
+    kept = Checkpoints(tmp_path / "run")
+    for _ in range(2):
+        fit(epochs=1, checkpoint=kept)
+        assert kept.steps() == [7]
+        shutil.rmtree(kept.folder)
 
 
 def test_what_is_said(tmp_path, capsys):
