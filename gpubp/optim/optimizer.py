@@ -58,8 +58,8 @@ class Optimizer(Member):
     tree
         A built net, or a dict or list that holds arrays.
     lr
-        Learning rate, or a schedule: a function of the number of the step, from 0, such
-        as those of `gpubp.optim.schedules`; it is called on the host.
+        Learning rate, or a schedule: a function of the number of the step, from 0, such as those of
+        `gpubp.optim.schedules`; it is called on the host.
     groups
         Other settings for some of the parameters, by paths, such as ``"layers[0].W"``, parts of the net, such as
         ``"layers[0]"``, or patterns in which ``*`` stands for anything: ``{"*.b": {"weight_decay": 0.0}}``. Where
