@@ -39,7 +39,7 @@ def read(what: str, settings: Settings, like: Any = None, *, targets: bool = Tru
     path = Path(what)
     with mistakes():
         if what in NAMES:
-            return _set(what, settings)
+            return _set(what, settings, like)
         if not path.exists():
             if path.suffix or os.sep in what:
                 raise BadInput(f"there is no file {what!r}")
@@ -51,7 +51,9 @@ def read(what: str, settings: Settings, like: Any = None, *, targets: bool = Tru
         return _arrays(path, settings, like, targets), None
 
 
-def _set(name: str, settings: Settings) -> tuple[Rows, Rows]:
+def _set(name: str, settings: Settings, like: Any) -> tuple[Rows, Rows]:
+    if isinstance(like, Encoding | TableRows):
+        raise BadInput(f"the data set {name} is no table, but the net has learned from one")
     found = load(name, settings.data_dir, dtype="uint8" if name in PICTURES else "float32")
     train, test = (ArrayRows(f"the data set {name}", *part, task=settings.task, alike=True) for part in found)
     return train, test

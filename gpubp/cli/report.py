@@ -94,6 +94,7 @@ def curves(rows: Sequence[Mapping[str, Any]], file: Path) -> bool:
         for name in part:
             axes.plot([row["epoch"] for row in rows], [row.get(name, math.nan) for row in rows], label=name)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)

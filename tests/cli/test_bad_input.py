@@ -196,6 +196,7 @@ def test_a_table_that_lacks_a_column(gpubp, run, tmp_path):
 def test_other_inputs_than_those_learned_from(gpubp, run, tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((9, 2)), y=np.arange(9) % 2)
     wrong(gpubp("predict", "run", "a.npz"), "a.npz is no table, but the net has learned from one")
+    wrong(gpubp("evaluate", "run", "xor"), "the data set xor is no table, but the net has learned from one")
     assert gpubp("train", "a.npz", "--epochs", 1, "--device", "cpu", "--out", "other").status == 0
     wrong(gpubp("predict", "other", "flowers.csv"), "flowers.csv is a table, but the net has learned from arrays")
     np.savez(tmp_path / "b.npz", x=np.zeros((9, 8, 8)), y=np.arange(9) % 3)

@@ -91,3 +91,8 @@ def test_the_installed_command_hands_on_the_status(tmp_path):
     code = "import sys; from gpubp.cli import main; sys.exit(main(['evaluate', 'nothing']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
     assert (done.returncode, done.stderr) == (2, "gpubp evaluate: nothing is no run folder: there is no such folder\n")
+
+
+def test_python_m_gpubp_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "gpubp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"gpubp {metadata.version('gpubp')}\n"
