@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .problems import FAILED, INTERRUPTED, WRONG, BadInput, Failure
 from .settings import add_options, argument, device_name, whole
@@ -59,8 +59,15 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"gpubp: {message}", file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help lists all options)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gpubp", description=sys.modules[__package__].__doc__, epilog=STATUS)
+    parser = _Parser(prog="gpubp", description=sys.modules[__package__].__doc__, epilog=STATUS)
     parser.add_argument("--version", action="version", version=f"gpubp {metadata.version('gpubp')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 

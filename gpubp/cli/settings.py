@@ -84,7 +84,7 @@ def _device(text: str) -> str:
 
 def _model(text: str) -> str:
     file, colon, name = text.rpartition(":")
-    if not (colon and name.isidentifier()):
+    if not (colon and name.isidentifier() and file.endswith(".py")):
         raise ValueError(f"expected FILE.py:FUNCTION, got {text!r}")
     if not Path(file).is_file():
         raise ValueError(f"there is no file {file!r}")

@@ -112,7 +112,8 @@ def _finish(
     name = "test" if len(task.test) else "training"
     try:
         save(net, folder.model)
-        if not curves(history, folder.curves):
+        drawn = curves(history, folder.curves)
+        if not drawn:
             report.say("no curves.png: matplotlib is not installed (pip install 'gpubp[plot]')")
         folder.write(folder.result, {name: found, "rows": len(test), "seconds": round(seconds, 3)})
     except OSError as error:
@@ -120,7 +121,8 @@ def _finish(
     report.tell("result", run=folder.path, seconds=seconds, **{name: found})
     report.say(f"\ntrained in {seconds:.1f} s; {name}, {len(test)} rows: "
                + figures(found, task.encoding.classes, task.target))  # fmt: skip
-    report.say(f"saved in {folder.path}: model.safetensors, metrics.jsonl, config.json, encoding.json")
+    files = ["model.safetensors", "metrics.jsonl", "config.json", "encoding.json", "result.json"]
+    report.say(f"saved in {folder.path}: {', '.join(files + ['curves.png'] * drawn)}")
 
 
 def _unwritten(error: OSError, folder: RunFolder) -> Failure:

@@ -119,7 +119,11 @@ class Table:
         """Return what is strange in a column: its `doubt`; that it counts the rows; that it holds dates."""
         column = self._columns[name]
         if column.kind == "number":
-            return "it counts the rows" if column.counts_rows and column.high - column.low >= 9 else None
+            return (
+                "it counts the rows (ignore leaves it out)"
+                if column.counts_rows and column.high - column.low >= 9
+                else None
+            )
         for what, pattern in _UNUSUAL.items():
             if pattern.fullmatch(column.first):
                 return f"{shown(column.first)} looks like a {what}"

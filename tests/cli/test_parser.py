@@ -96,3 +96,21 @@ def test_the_installed_command_hands_on_the_status(tmp_path):
 def test_python_m_gpubp_is_the_command():
     done = subprocess.run([sys.executable, "-m", "gpubp", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"gpubp {metadata.version('gpubp')}\n"
+
+
+def test_a_wrong_option_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "digits", "--epochs", "0"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "gpubp train: argument --epochs: expected a whole number from 1, got '0' "
+        "(gpubp train --help lists all options)\n"
+    )
+
+
+def test_a_model_is_a_python_file(capsys, tmp_path):
+    (tmp_path / "cars.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "digits", "--model", f"{tmp_path / 'cars.csv'}:wide"])
+    assert caught.value.code == 2
+    assert "expected FILE.py:FUNCTION, got" in capsys.readouterr().err

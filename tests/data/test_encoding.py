@@ -164,7 +164,7 @@ def test_columns_that_are_left_out(read):
     assert encoding.features == ("n", *(f"age={k}" for k in (0, 1, 2, 3, 4, "abc")))
     assert encoding.notes == (
         "column 'id' is left out: 50 different values in 50 rows look like identifiers",
-        "column 'n': it counts the rows",
+        "column 'n': it counts the rows (ignore leaves it out)",
         "column 'seven' is left out: all cells are 7",
         "column 'same' is left out: all cells are 'same'",
         "column 'empty' is left out: no cell is known",

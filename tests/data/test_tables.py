@@ -125,7 +125,7 @@ def test_text_in_a_number_column_is_reported(write):
     assert table["age"].tolist() == ["abc" if k == 15 else str(k % 7) for k in range(40)]
     assert table.doubt("age") == "line 17 holds 'abc' where 39 cells are numbers"
     assert table.doubt("id") is None
-    assert table.remark("id") == "it counts the rows"
+    assert table.remark("id") == "it counts the rows (ignore leaves it out)"
     assert "! line 17 holds 'abc' where 39 cells are numbers" in table.report()
     with pytest.raises(ValueError, match=r"table\.csv: line 17: column 'age' holds 'abc', which is no number"):
         csv(file, kinds={"age": "number"})
