@@ -69,7 +69,7 @@ class Batches:
         self._seed, self._epoch = _check_seed(seed, epoch)
         repeated = None if balance is None else balanced(_labels(self._data, balance), self._seed, self._epoch)
         rows = rows if repeated is None else len(repeated[0])
-        check_at_least_1("batch_size", batch_size)
+        check_at_least(1, "batch_size", batch_size)
         if last not in LAST:
             raise ValueError(f"last must be {', '.join(map(repr, LAST[:-1]))} or {LAST[-1]!r}, got {last!r}")
         if last == "drop" and rows < batch_size:
@@ -325,11 +325,6 @@ def _labels(data: tuple[Any, ...], balance: Any) -> np.ndarray:
     if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
         raise ValueError("balance wants labels of classes, got an array with fractions")
     return labels.ravel()
-
-
-def check_at_least_1(name: str, value: Any) -> None:
-    """Refuse what is not a whole number from 1."""
-    check_at_least(1, name, value)
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.batches import check_at_least_1
+from ..data.checks import check_at_least
 from ..device import raw_namespace
 from ..functions.update import check_number
 from ..nn.surgery import load_state, state_of
@@ -117,7 +117,7 @@ class EarlyStopping(Callback):
         maximize: bool | None = None,
         restore: bool = True,
     ) -> None:
-        check_at_least_1("patience", patience)
+        check_at_least(1, "patience", patience)
         self.monitor, self.patience, self.restore = monitor, patience, restore
         self._monitor, self._best = _Monitor(monitor, maximize, threshold), dict[str, Any]()
 

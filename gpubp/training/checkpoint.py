@@ -20,7 +20,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from ..data.batches import check_at_least_1
+from ..data.checks import check_at_least
 from ..device import is_array, to_numpy
 from ..nn.surgery import load_state, state_of
 from ..tree import Node
@@ -85,8 +85,8 @@ class Checkpoints:
         if isinstance(every, str) and every != "epoch":
             raise ValueError(f"every must be a number of steps or 'epoch', got {every!r}")
         if not isinstance(every, str):
-            check_at_least_1("every", every)
-        check_at_least_1("keep", keep)
+            check_at_least(1, "every", every)
+        check_at_least(1, "keep", keep)
         if not isinstance(best, str | None):
             raise TypeError(f"best must be the name of a figure, as 'val_loss', got {best!r}")
         self.folder, self.every, self.keep, self.best = Path(folder), every, keep, best

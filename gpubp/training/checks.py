@@ -8,7 +8,6 @@ from typing import Any
 
 from ..boundary import is_inexact
 from ..data import Batches
-from ..data.batches import check_at_least_1
 from ..data.checks import check_at_least, check_finite, chunks, is_in_memory, is_source
 from ..device import is_array
 from ..fused import Fused
@@ -48,8 +47,8 @@ def check_options(
         raise ValueError(f"give epochs or steps, one of the two: got {given}")
     for name, number in (("epochs", epochs), ("steps", steps), ("report_every", report_every)):
         if number is not None:
-            check_at_least_1(name, number)
-    check_at_least_1("accumulate", accumulate)
+            check_at_least(1, name, number)
+    check_at_least(1, "accumulate", accumulate)
     check_at_least(0, "seed", seed)
     if step is not None and (accumulate != 1 or precision is not None):
         given = f"accumulate={accumulate}" if accumulate != 1 else f"precision={precision!r}"
@@ -96,7 +95,7 @@ def check_precision(precision: Any, dtype: str | None) -> None:
 
 def check_data(name: str, data: Data, targets: int) -> None:
     """Refuse what is no tuple of inputs and targets."""
-    check_at_least_1("targets", targets)
+    check_at_least(1, "targets", targets)
     if is_array(data) or is_source(data) or not isinstance(data, list | tuple) or len(data) < 1 + targets:
         lone = is_array(data) or is_source(data)
         given = "one array" if lone else type(data).__name__

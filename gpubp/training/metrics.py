@@ -22,7 +22,7 @@ import numpy as np
 
 from ..array import strip
 from ..boundary import is_inexact, scatter
-from ..data.batches import check_at_least_1
+from ..data.checks import check_at_least
 from ..device import CPU, Device, device_of, is_array, move, raw_namespace, to_numpy
 from ..dtypes import widened
 from ..functions.checks import check_one_library, check_range, check_real
@@ -285,7 +285,7 @@ def top_k(k: int, *, ignore_index: int | None = None) -> Metric:
 
     Of equal outputs those of lower classes count as larger, so that `k` = 1 is the accuracy.
     """
-    check_at_least_1("k of top_k", k)
+    check_at_least(1, "k of top_k", k)
     name = f"top{k}"
 
     def sums(output: Any, target: Any) -> Sums:
